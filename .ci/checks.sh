@@ -1,0 +1,102 @@
+#!/usr/bin/env bash
+# The smaller checks of .ci/run, one function each: bash -euo pipefail .ci/checks.sh NAME
+set -euo pipefail
+
+cd "$(dirname "$0")/.."
+
+bindings() {
+  tools/fetch-cuda.sh
+  cargo test --quiet --release -p lacuna-xtask
+  cargo xtask bindings --check
+}
+
+# A PATH with what Rust needs to link (cc, ld) and nothing that compiles C++ or CUDA.
+no_compiler() {
+  local tools
+  tools=$(mktemp -d)
+  trap "rm -rf '$tools'" EXIT
+  local name
+  for name in cargo rustc rustdoc cc gcc ld as ar env; do
+    if command -v "$name" >/dev/null; then ln -s "$(command -v "$name")" "$tools/$name"; fi
+  done
+  if PATH=$tools command -v c++ || PATH=$tools command -v g++ || PATH=$tools command -v nvcc; then
+    echo "the restricted PATH still has a compiler"
+    return 1
+  fi
+  # A folder of its own: nothing built before may help.
+  env -u CXX -u NVCC -u CUDA_HOME -u CUDA_PATH PATH="$tools" CARGO_TARGET_DIR=target/ci/no-compiler \
+    "$tools/cargo" check --no-default-features -p lacuna
+}
+
+features() {
+  local set
+  for set in "" simt cuda simt,cuda; do
+    echo "-- features: ${set:-none}"
+    cargo build --release -p lacuna --no-default-features --features "$set"
+  done
+}
+
+ptxas_gate() {
+  cargo build --release -p lacuna --features cuda
+  cargo xtask ptxas-gate "$LACUNA_BUILD_DIR/ptxas"
+}
+
+starts_without_driver() {
+  cargo build --release -p lacuna-cli --features cuda
+  local binary=${CARGO_TARGET_DIR:-target}/release/lacuna
+  local stripped=target/ci/lacuna-stripped
+  strip -o "$stripped" "$binary"
+  echo "size: $(($(stat -c %s "$binary") / 1024)) KiB, stripped $(($(stat -c %s "$stripped") / 1024)) KiB"
+  ldd "$binary"
+  if ldd "$binary" | grep -E 'libcuda\.|libcudart'; then
+    echo "the binary is linked to a CUDA library dynamically"
+    return 1
+  fi
+  "$binary" info
+}
+
+# Source files stay below 30 KB (generated bindings aside).
+file_sizes() {
+  local large folder folders=()
+  for folder in src cuda cli build build.rs xtask tests simt-tests examples benches tools; do
+    [[ -e $folder ]] && folders+=("$folder")
+  done
+  large=$(find "${folders[@]}" -type f \
+    \( -name '*.rs' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h' -o -name '*.cpp' -o -name '*.sh' \) \
+    -size +30720c ! -path src/kernels/bindings.rs -printf '%s %p\n')
+  if [[ -n $large ]]; then
+    printf 'larger than 30 KB:\n%s\n' "$large"
+    return 1
+  fi
+  echo "no source file above 30 KB"
+}
+
+package() {
+  local list
+  list=$(cargo package -p lacuna --allow-dirty --list)
+  echo "$list" | awk -F/ '{ n[$1 (NF > 1 ? "/" : "")]++ } END { for (top in n) printf "  %4d %s\n", n[top], top }' | sort -k 2
+  if echo "$list" | grep -E '^(data|cli|tests|xtask|target)/'; then
+    echo "the files above do not belong in the package"
+    return 1
+  fi
+  local required
+  for required in build.rs build/cuda.rs cuda/lacuna_kernels.h src/lib.rs src/kernels/bindings.rs LICENSE-MIT \
+    LICENSE-APACHE README.md; do
+    echo "$list" | grep -qx "$required" || { echo "$required is missing from the package"; return 1; }
+  done
+  if ! cargo publish --dry-run -p lacuna --allow-dirty; then
+    echo "-- publishing needs the registry's index; the same check without it:"
+    cargo package -p lacuna --allow-dirty --offline
+  fi
+  cargo package -p lacuna --allow-dirty --no-verify --quiet
+  local crate bytes
+  crate=$(ls -t "${CARGO_TARGET_DIR:-target}"/package/lacuna-*.crate | head -n 1)
+  bytes=$(stat -c %s "$crate")
+  echo "package: $((bytes / 1024)) KiB compressed"
+  ((bytes < 1024 * 1024)) || { echo "more than 1 MiB"; return 1; }
+}
+
+case ${1:-} in
+  bindings | no_compiler | features | ptxas_gate | starts_without_driver | file_sizes | package) "$1" ;;
+  *) echo "no such check: ${1:-}" >&2; exit 2 ;;
+esac

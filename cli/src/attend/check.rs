@@ -1,0 +1,58 @@
+//! `--check`: the answer of the kernels against the f64 reference.
+
+use super::input::Request;
+use super::pattern::Pattern;
+use crate::attention_call::Answer;
+use crate::failure::Result;
+use lacuna::reference::{Problem, TokenMask, compare_lse, widen};
+use lacuna::{AttentionShape, BlockMask, ForwardOptions, Half, Mask};
+
+/// What the check found.
+pub struct Report {
+    /// A line for each output.
+    pub text: String,
+    /// Whether all are right.
+    pub passed: bool,
+}
+
+/// Compares out and LSE with the reference, and the blocks that a kernel drew with those that were asked for.
+pub fn check<T: Half + Into<f64>>(
+    request: &Request<T>,
+    options: &ForwardOptions<'_>,
+    pattern: &Pattern,
+    answer: &Answer,
+) -> Result<Report> {
+    let (shape, mask) = (&request.shape, &options.mask);
+    let (q, k, v) = (widen(&request.q), widen(&request.k), widen(&request.v));
+    let problem = Problem { scale: options.scale.map(f64::from), ..Problem::new(*shape, &q, &k, &v) };
+    let expected = match pattern.blocks() {
+        None => problem.expect(&TokenMask { shape, mask })?,
+        Some(blocks) => problem.expect(&blocks.visibility(shape, mask))?,
+    };
+    let out = expected.out.compare(&answer.out)?;
+    let lse = compare_lse(&answer.lse, &expected.lse)?;
+    let mut text = format!("out: {out}\nlse: {lse}\n");
+    let mut passed = out.passed() && lse.passed();
+    if let Some(blocks) = pattern.blocks() {
+        let wrong = visible_only(blocks, shape, mask).iter().zip(&answer.blocks.data).filter(|(a, b)| a != b).count();
+        text += &format!("block_mask: {wrong} of {} blocks differ\n", answer.blocks.data.len());
+        passed &= wrong == 0;
+    }
+    Ok(Report { text, passed })
+}
+
+/// 0 or 1 for each block: asked for, and with a pair that the token mask lets through.
+fn visible_only(blocks: &BlockMask, shape: &AttentionShape, mask: &Mask) -> Vec<u8> {
+    let mut visible = vec![0; blocks.q_blocks * blocks.kv_blocks];
+    for r in 0..blocks.q_blocks {
+        for t in blocks.queries(shape, r) {
+            let keys = mask.visible(shape, t);
+            if !keys.is_empty() {
+                let columns = keys.start / blocks.block_k..=(keys.end - 1) / blocks.block_k;
+                visible[r * blocks.kv_blocks..][columns].fill(1);
+            }
+        }
+    }
+    let asked = blocks.data.chunks(visible.len().max(1));
+    asked.flat_map(|plane| plane.iter().zip(&visible).map(|(&asked, &seen)| u8::from(asked != 0) & seen)).collect()
+}

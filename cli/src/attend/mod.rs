@@ -1,0 +1,122 @@
+//! `lacuna attend`: attention on the tensors of a file. Always runs the kernels, never the reference.
+
+mod check;
+mod input;
+mod pattern;
+
+use crate::attention_call::{Answer, Inputs, attend};
+use crate::config::{self, ComputeType, Method, MethodKeys};
+use crate::failure::{Failure, Result, request};
+use crate::files::{Contents, OutputFile, TensorFile};
+use crate::terminal;
+use input::Request;
+use lacuna::{Device, ForwardOptions, Half, Mask, Stream, bf16, f16};
+use std::path::PathBuf;
+
+/// Compute attention on the tensors of a file.
+///
+/// Reads q [B,Hq,Nq,D], k and v [B,Hkv,Nk,D] (f16, bf16 or f32) from a safetensors file, and for `blocks` block_mask
+/// (u8, [B or 1, 1 or Hkv or Hq, nq, nk]). Writes out [B,Hq,Nq,D] and lse [B,Hq,Nq] as f32, and block_mask for block
+/// methods.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Which keys each query looks at
+    #[arg(long)]
+    method: Method,
+    /// Tensors to read (safetensors)
+    #[arg(long, value_name = "IN.safetensors")]
+    input: PathBuf,
+    /// File to write (safetensors); left alone if anything fails
+    #[arg(long, value_name = "OUT.safetensors")]
+    output: PathBuf,
+    /// Settings of the method (JSON); every key has a default
+    #[arg(long, value_name = "CFG.json")]
+    config: Option<PathBuf>,
+    /// auto, simt or cuda:N
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Compare with the f64 reference and print the errors; exit code 1 if they are too large
+    #[arg(long)]
+    check: bool,
+    /// Gradients (not built yet)
+    #[arg(long)]
+    grad: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<()> {
+    if args.grad {
+        return request!("--grad is not built yet: this build has no backward kernels");
+    }
+    let keys = config::read(args.method, args.config.as_deref())?;
+    let read = [Some(args.input.as_path()), args.config.as_deref()];
+    let output = OutputFile::check(&args.output, &read.into_iter().flatten().collect::<Vec<_>>())?;
+    let file = TensorFile::open(&args.input)?;
+    match keys.options().dtype {
+        ComputeType::Bf16 => run_as::<bf16>(args, &keys, &file, &output),
+        ComputeType::F16 => run_as::<f16>(args, &keys, &file, &output),
+    }
+}
+
+fn run_as<T: Half + Into<f64>>(args: &Args, keys: &MethodKeys, file: &TensorFile, output: &OutputFile) -> Result<()> {
+    let request = Request::<T>::read(file, keys)?;
+    let options = forward_options(keys);
+    options.validate(&request.shape)?;
+    // The request must be right before a device is looked for: which error comes first should not depend on the machine.
+    let pattern = pattern::Pattern::new(keys, &request, &options.mask)?;
+    let stream = Device::parse(&args.device)?.new_stream()?;
+    let plan = pattern.plan(&stream, &request.shape)?;
+    let inputs = Inputs { q: &request.q, k: &request.k, v: &request.v };
+    let answer = attend(&stream, &request.shape, &options, &plan, inputs)?;
+    if args.check {
+        let report = check::check(&request, &options, &pattern, &answer)?;
+        terminal::print(&report.text);
+        if !report.passed {
+            return Err(Failure::Failed("check: the output is not what the reference says; nothing was written".into()));
+        }
+    }
+    output.write(&contents(args.method, &stream, &request, &options, &answer))
+}
+
+/// What the common keys ask of the kernels.
+pub fn forward_options(keys: &MethodKeys) -> ForwardOptions<'static> {
+    let common = keys.options();
+    ForwardOptions {
+        mask: if common.causal { Mask::CAUSAL } else { Mask::FULL },
+        scale: common.scale,
+        ..ForwardOptions::default()
+    }
+}
+
+fn contents<T: Half>(
+    method: Method,
+    stream: &Stream,
+    request: &Request<T>,
+    options: &ForwardOptions<'_>,
+    answer: &Answer,
+) -> Contents {
+    let shape = &request.shape;
+    let mut contents = Contents::default();
+    contents.add_f32("out", &[shape.batch, shape.q_heads, shape.q_len, shape.head_dim], &answer.out);
+    contents.add_f32("lse", &[shape.batch, shape.q_heads, shape.q_len], &answer.lse);
+    if method.has_blocks() {
+        let blocks = &answer.blocks;
+        // A pattern that all sequences share is written once for each of them.
+        let copies = if blocks.batch == shape.batch { 1 } else { shape.batch };
+        let dims = [shape.batch, blocks.heads, blocks.q_blocks, blocks.kv_blocks];
+        contents.add_u8("block_mask", &dims, blocks.data.repeat(copies));
+    }
+    contents.note("lacuna", env!("CARGO_PKG_VERSION"));
+    contents.note("method", method.name());
+    contents.note("dtype", shape.dtype);
+    contents.note("device", stream.device().name());
+    contents.note("kernels", answer.work.kernels.join(","));
+    contents.note("visited_pairs", answer.blocks.visited_pairs(shape, &options.mask));
+    contents.note("density", answer.blocks.density(shape, &options.mask));
+    if let Some(counters) = &answer.work.counters {
+        contents.note("launches", counters.launches);
+        contents.note("mma_macs", counters.mma_macs);
+        contents.note("copy_bytes", counters.copy_bytes);
+    }
+    contents
+}

@@ -1,0 +1,85 @@
+//! What a method says about which keys are read: once for the kernels, once for the reference.
+
+use super::input::Request;
+use crate::config::{MethodKeys, S2Keys, Variant};
+use crate::failure::{Failure, Result};
+use lacuna::{AttentionShape, BlockMask, BlockPlan, Mask, S2Config, S2Variant, Stream};
+
+/// The pattern of a request.
+pub enum Pattern {
+    /// Whatever the token mask lets through.
+    Tokens,
+    /// Blocks of S2-Attention.
+    S2(S2Config, BlockMask),
+    /// Blocks from the input file, with the file's dims.
+    Given([usize; 4], BlockMask),
+}
+
+impl Pattern {
+    /// The pattern, checked; needs no device.
+    pub fn new<T>(keys: &MethodKeys, request: &Request<T>, mask: &Mask) -> Result<Self> {
+        let shape = &request.shape;
+        match (keys, &request.block_mask) {
+            (MethodKeys::S2(keys), _) => {
+                let config = s2_config(keys);
+                let blocks = s2_blocks(&config, shape, mask)?;
+                Ok(Self::S2(config, blocks))
+            }
+            (MethodKeys::Blocks(keys), Some((dims, data))) => {
+                let [batch, heads, ..] = *dims;
+                let blocks =
+                    BlockMask::from_data(shape, keys.block_q, keys.block_k, batch, heads, false, data.clone())?;
+                Ok(Self::Given(*dims, blocks))
+            }
+            (MethodKeys::Blocks(_) | MethodKeys::Dense(_), _) => Ok(Self::Tokens),
+        }
+    }
+
+    /// The same for the kernels.
+    pub fn plan(&self, stream: &Stream, shape: &AttentionShape) -> Result<BlockPlan> {
+        Ok(match self {
+            Self::Tokens => BlockPlan::dense(),
+            Self::S2(config, _) => config.plan(shape)?,
+            Self::Given(dims, blocks) => {
+                BlockPlan::from_mask(stream, shape, blocks.block_q, blocks.block_k, *dims, &blocks.data)?
+            }
+        })
+    }
+
+    /// The blocks as the request has them; `None` where it is about tokens.
+    pub fn blocks(&self) -> Option<&BlockMask> {
+        match self {
+            Self::Tokens => None,
+            Self::S2(_, blocks) | Self::Given(_, blocks) => Some(blocks),
+        }
+    }
+}
+
+/// The blocks of S2-Attention from its formula on the host.
+pub fn s2_blocks(config: &S2Config, shape: &AttentionShape, mask: &Mask) -> Result<BlockMask> {
+    let named = |e: lacuna::Error| match Failure::from(e) {
+        Failure::Request(text) => Failure::Request(format!("config: {text}")),
+        other => other,
+    };
+    config.validate(shape, mask).map_err(named)?;
+    let (formula, heads, block) = config.formula(shape).map_err(named)?;
+    Ok(BlockMask::from_formula(shape, mask, &formula, heads, block, block, true)?)
+}
+
+/// The library's settings from the config's keys.
+pub fn s2_config(keys: &S2Keys) -> S2Config {
+    S2Config {
+        block_size: keys.block_size,
+        local_blocks: keys.local_blocks,
+        vertical_stride: keys.vertical_stride,
+        head_sliding_step: keys.head_sliding_step,
+        head_sliding_offset: keys.head_sliding_offset,
+        num_dense_kv_heads: keys.num_dense_kv_heads,
+        homogeneous: keys.homogeneous,
+        sink_blocks: keys.sink_blocks,
+        variant: match keys.variant {
+            Variant::Dkernel => S2Variant::Dkernel,
+            Variant::Phi3 => S2Variant::Phi3,
+        },
+    }
+}

@@ -1,0 +1,226 @@
+//! The config keys of each method with their defaults.
+
+use crate::failure::{Failure, Result};
+use serde::Deserialize;
+
+/// Block sizes that the kernels serve.
+const BLOCK_SIZES: [usize; 4] = [16, 32, 64, 128];
+
+/// Type that q, k, v are rounded to and that the kernels compute in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum ComputeType {
+    /// bfloat16.
+    #[serde(rename = "bf16")]
+    Bf16,
+    /// IEEE half.
+    #[serde(rename = "f16")]
+    F16,
+}
+
+/// The keys that every method has.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// No key after the query's position.
+    pub causal: bool,
+    /// Factor of q·k; `None`: 1/√D.
+    pub scale: Option<f32>,
+    /// Compute type.
+    pub dtype: ComputeType,
+}
+
+/// A strict config struct: the common keys and its own, each with its default; other keys are refused.
+macro_rules! keys {
+    ($(#[$doc:meta])* $name:ident { $($(#[$key_doc:meta])* $key:ident: $type:ty = $default:expr,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct $name {
+            causal: bool,
+            scale: Option<f64>,
+            dtype: ComputeType,
+            $($(#[$key_doc])* pub $key: $type,)*
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { causal: true, scale: None, dtype: ComputeType::Bf16, $($key: $default,)* }
+            }
+        }
+
+        impl $name {
+            /// Parses and range-checks a config text.
+            pub fn parse(text: &str) -> Result<Self> {
+                let keys: Self = strict_json(text)?;
+                check_scale(keys.scale)?;
+                keys.check()?;
+                Ok(keys)
+            }
+
+            /// The keys that every method has.
+            pub fn options(&self) -> Options {
+                Options { causal: self.causal, scale: self.scale.map(|s| s as f32), dtype: self.dtype }
+            }
+        }
+    };
+}
+
+keys! {
+    /// `dense`: every key that the mask lets through.
+    DenseKeys {}
+}
+
+impl DenseKeys {
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+keys! {
+    /// `blocks`: the blocks that the tensor `block_mask` marks.
+    BlocksKeys {
+        /// Query rows of a block.
+        block_q: usize = 64,
+        /// Keys of a block.
+        block_k: usize = 64,
+    }
+}
+
+impl BlocksKeys {
+    fn check(&self) -> Result<()> {
+        check_block_size("block_q", self.block_q)?;
+        check_block_size("block_k", self.block_k)
+    }
+}
+
+/// Which published S2 formula.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Variant {
+    /// DKernel: the shift follows the KV head.
+    Dkernel,
+    /// Phi-3-small: the shift follows the query head.
+    Phi3,
+}
+
+keys! {
+    /// `s2`: local and strided blocks, the stride shifted from head to head.
+    S2Keys {
+        /// Query rows and keys of a block.
+        block_size: usize = 64,
+        /// Newest blocks of a row, the diagonal counted.
+        local_blocks: usize = 16,
+        /// Every so many blocks one is kept for good.
+        vertical_stride: usize = 8,
+        /// Shift from head to head; `None`: max(1, ⌊stride/Hq⌋).
+        head_sliding_step: Option<i64> = None,
+        /// Shift of all heads.
+        head_sliding_offset: i64 = 0,
+        /// The last so many KV heads attend to everything.
+        num_dense_kv_heads: usize = 0,
+        /// One pattern for all heads.
+        homogeneous: bool = false,
+        /// First blocks of the sequence that every row keeps.
+        sink_blocks: usize = 0,
+        /// Which published formula.
+        variant: Variant = Variant::Dkernel,
+    }
+}
+
+impl S2Keys {
+    fn check(&self) -> Result<()> {
+        check_block_size("block_size", self.block_size)?;
+        if self.vertical_stride == 0 {
+            return Err(config_error("vertical_stride must be at least 1, got 0"));
+        }
+        Ok(())
+    }
+}
+
+fn config_error(message: impl std::fmt::Display) -> Failure {
+    Failure::Request(format!("config: {message}"))
+}
+
+fn check_block_size(key: &str, size: usize) -> Result<()> {
+    if BLOCK_SIZES.contains(&size) {
+        return Ok(());
+    }
+    Err(config_error(format_args!("{key} must be one of {BLOCK_SIZES:?}, got {size}")))
+}
+
+fn check_scale(scale: Option<f64>) -> Result<()> {
+    match scale {
+        Some(s) if !(s as f32).is_finite() => Err(config_error(format_args!("scale must be a finite f32, got {s}"))),
+        _ => Ok(()),
+    }
+}
+
+/// serde's derive refuses unknown and duplicate keys; serde_path_to_error tells which key an error belongs to.
+fn strict_json<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T> {
+    // A derived struct would also take an array of its fields.
+    if !text.trim_start().starts_with('{') {
+        return Err(config_error("expected an object `{...}`"));
+    }
+    let mut json = serde_json::Deserializer::from_str(text);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|e| {
+        let message = plain_words(&e.inner().to_string());
+        match e.path().to_string().as_str() {
+            "." | "?" => config_error(message),
+            key if message.contains(&format!("`{key}`")) => config_error(message),
+            key => config_error(format_args!("{key}: {message}")),
+        }
+    })?;
+    json.end().map_err(config_error)?;
+    Ok(value)
+}
+
+/// serde names Rust types; the reader of a config need not know them.
+fn plain_words(message: &str) -> String {
+    message
+        .replace("expected usize", "expected a whole number of at least 0")
+        .replace("expected i64", "expected a whole number")
+        .replace("expected f64", "expected a number")
+        .replace("expected a boolean", "expected true or false")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> String {
+        S2Keys::parse(text).expect_err(text).line()
+    }
+
+    #[test]
+    fn defaults_are_the_published_ones() {
+        let keys = S2Keys::parse("{}").unwrap();
+        assert_eq!((keys.block_size, keys.local_blocks, keys.vertical_stride), (64, 16, 8));
+        assert!(keys.options().causal && keys.options().scale.is_none());
+        assert_eq!(keys.options().dtype, ComputeType::Bf16);
+    }
+
+    #[test]
+    fn errors_name_the_key() {
+        for (text, words) in [
+            (r#"{"block_size": "64"}"#, "block_size: invalid type: string"),
+            (r#"{"block_size": 48}"#, "block_size must be one of [16, 32, 64, 128], got 48"),
+            (r#"{"block_size": 64.5}"#, "block_size: invalid type: floating point"),
+            (r#"{"local_blocks": -1}"#, "local_blocks: invalid value: integer `-1`"),
+            (r#"{"vertical_stride": 0}"#, "vertical_stride must be at least 1"),
+            (r#"{"variant": "phi4"}"#, "variant"),
+            (r#"{"dtype": "f32"}"#, "dtype"),
+            (r#"{"causal": 1}"#, "causal: invalid type: integer `1`, expected true or false"),
+            (r#"{"scale": 1e60}"#, "scale must be a finite f32"),
+            (r#"{"scale": NaN}"#, "scale"),
+            (r#"{"causal": true, "causal": false}"#, "duplicate field `causal`"),
+            (r#"{"stride": 8}"#, "unknown field `stride`"),
+            (r#"{} x"#, "trailing characters"),
+            (r#"[]"#, "expected an object"),
+            (r#"{"causal": true"#, "EOF"),
+            (r#"null"#, "expected an object"),
+            (r#""#, "expected an object"),
+        ] {
+            let line = refused(text);
+            assert!(line.contains(words), "{text}: {line}");
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! The JSON config of `attend` and `show`: one strict struct per method, named as in the papers.
+
+mod keys;
+mod method;
+
+pub use keys::{ComputeType, S2Keys, Variant};
+pub use method::{Method, MethodKeys};
+
+use crate::failure::{Failure, Result};
+use std::io::Read;
+use std::path::Path;
+
+/// Config files are a few lines; anything above this many bytes is a wrong file.
+const LARGEST: u64 = 1 << 20;
+
+/// Reads a method's config; no path means every default.
+pub fn read(method: Method, path: Option<&Path>) -> Result<MethodKeys> {
+    let Some(path) = path else {
+        return MethodKeys::parse(method, "{}");
+    };
+    let bad = |message: String| Failure::Request(format!("config: {}: {message}", path.display()));
+    let mut text = String::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(LARGEST + 1).read_to_string(&mut text))
+        .map_err(|e| bad(e.to_string()))?;
+    if text.len() as u64 > LARGEST {
+        return Err(bad(format!("larger than {LARGEST} bytes")));
+    }
+    MethodKeys::parse(method, &text)
+}

@@ -1,0 +1,102 @@
+//! What a demo run found: the one structure behind the table, the JSON and the report.
+
+use serde::Serialize;
+
+/// A whole run.
+#[derive(Debug, Clone, Serialize)]
+pub struct Results {
+    /// Version of the tool.
+    pub version: &'static str,
+    /// Device name, e.g. `simt`.
+    pub device: String,
+    /// Why that device.
+    pub device_choice: String,
+    /// Where the text came from.
+    pub text: String,
+    /// Bytes of a window.
+    pub window: usize,
+    /// Windows measured.
+    pub windows: usize,
+    /// One sentence on the model.
+    pub model: String,
+    /// Bits per byte that the model's definition states for dense attention on this input, if it does.
+    pub stated_bits_per_byte: Option<f64>,
+    /// The part of the model on which errors were measured, counted from 0.
+    pub reference_layer: usize,
+    /// See `reference_layer`.
+    pub reference_head: usize,
+    /// One row a method and setting; the first is dense.
+    pub rows: Vec<Row>,
+    /// The model's own attention, largest probability of each block, per query head of `reference_layer`.
+    #[serde(skip)]
+    pub maps: Vec<BlockPicture>,
+}
+
+/// What decides which keys are read; rows of a family share a colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// Every key.
+    Dense,
+    /// The best blocks of the true attention map.
+    Oracle,
+    /// S2-Attention.
+    S2,
+    /// Sliding window, with or without sinks.
+    Window,
+    /// Blocks drawn at random.
+    Random,
+}
+
+impl Family {
+    /// All, in the order of a legend.
+    pub const ALL: [Self; 5] = [Self::Dense, Self::Oracle, Self::S2, Self::Window, Self::Random];
+
+    /// Name for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Dense => "dense",
+            Self::Oracle => "oracle",
+            Self::S2 => "S2",
+            Self::Window => "window",
+            Self::Random => "random",
+        }
+    }
+}
+
+/// One method with one setting.
+#[derive(Debug, Clone, Serialize)]
+pub struct Row {
+    /// What decides which keys are read.
+    pub family: Family,
+    /// Method name in the table.
+    pub method: String,
+    /// Its settings in a few words.
+    pub settings: String,
+    /// Visited pairs over causal pairs, mean over layers.
+    pub density: f64,
+    /// Mean over all windows.
+    pub bits_per_byte: f64,
+    /// ‖out − ref‖ / ‖ref‖ against the f64 reference under the same mask.
+    pub error: f64,
+    /// What `error` may be: twice the error of the ideal algorithm in the compute type.
+    pub error_bound: f64,
+    /// Matrix multiply-adds over those of dense; only the SIMT host counts them.
+    pub work: Option<f64>,
+    /// Wall time of all attention calls: planning, scheduling, kernels and copies.
+    pub seconds: f64,
+    /// Blocks attended in `reference_layer`, one picture a plan head.
+    #[serde(skip)]
+    pub masks: Vec<BlockPicture>,
+}
+
+/// A value for each (query block, key block), row by row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BlockPicture {
+    /// Query blocks.
+    pub rows: usize,
+    /// Key blocks.
+    pub columns: usize,
+    /// 0 (not attended) to 1.
+    pub values: Vec<f32>,
+}

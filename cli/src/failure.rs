@@ -1,0 +1,53 @@
+//! How a command fails: what it says on its one line, and the exit code.
+
+/// A failure of a command. Prints as `lacuna: {message}` on stderr.
+#[derive(Debug)]
+pub enum Failure {
+    /// The request is wrong: a file, a shape, a key, an option. Exit code 2.
+    Request(String),
+    /// The request is right, but a check or the device failed. Exit code 1.
+    Failed(String),
+}
+
+/// `Result` of a command.
+pub type Result<T, E = Failure> = std::result::Result<T, E>;
+
+impl Failure {
+    /// The process exit code.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Request(_) => 2,
+            Self::Failed(_) => 1,
+        }
+    }
+
+    /// The message as one line, whatever it was made of.
+    pub fn line(&self) -> String {
+        let (Self::Request(text) | Self::Failed(text)) = self;
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+}
+
+impl From<lacuna::Error> for Failure {
+    fn from(error: lacuna::Error) -> Self {
+        use lacuna::Error as E;
+        match error {
+            E::Shape { .. } | E::Value { .. } | E::Unsupported { .. } | E::List { .. } => Self::Request(error.to_string()),
+            _ => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+impl From<candle_core::Error> for Failure {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Failed(format!("model: {error}"))
+    }
+}
+
+/// `bail!`-like shorthand: `return request!("...")`.
+macro_rules! request {
+    ($($arg:tt)*) => {
+        Err($crate::failure::Failure::Request(format!($($arg)*)))
+    };
+}
+pub(crate) use request;

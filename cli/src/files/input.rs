@@ -1,0 +1,62 @@
+//! Reading tensors out of a safetensors file, with one clear line for whatever is wrong with it.
+
+use crate::failure::{Failure, Result};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use std::path::{Path, PathBuf};
+
+/// The bytes of a safetensors file.
+pub struct TensorFile {
+    path: PathBuf,
+    bytes: Vec<u8>,
+}
+
+impl TensorFile {
+    /// Reads a file and checks that it is safetensors.
+    pub fn open(path: &Path) -> Result<Self> {
+        let bad = |message: String| Failure::Request(format!("{}: {message}", path.display()));
+        let bytes = std::fs::read(path).map_err(|e| bad(e.to_string()))?;
+        let file = Self { path: path.to_owned(), bytes };
+        SafeTensors::deserialize(&file.bytes).map_err(|e| bad(format!("not a complete safetensors file: {e}")))?;
+        Ok(file)
+    }
+
+    /// A failure that names the file.
+    pub fn error(&self, message: impl std::fmt::Display) -> Failure {
+        Failure::Request(format!("{}: {message}", self.path.display()))
+    }
+
+    /// All tensors; [`open`](Self::open) has checked the file.
+    pub fn tensors(&self) -> Result<SafeTensors<'_>> {
+        SafeTensors::deserialize(&self.bytes).map_err(|e| self.error(e))
+    }
+
+    /// The tensor `name` with its four sizes.
+    pub fn tensor4<'a>(&self, tensors: &SafeTensors<'a>, name: &str) -> Result<(TensorView<'a>, [usize; 4])> {
+        let Ok(view) = tensors.tensor(name) else {
+            let mut names = tensors.names();
+            names.sort_unstable();
+            let held = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+            return Err(self.error(format_args!("tensor `{name}` is missing; the file holds {held}")));
+        };
+        let Ok(dims) = <[usize; 4]>::try_from(view.shape()) else {
+            return Err(self.error(format_args!("tensor `{name}` must have 4 dimensions, got {:?}", view.shape())));
+        };
+        Ok((view, dims))
+    }
+
+    /// Refuses a tensor that is not one of the float types of the contract.
+    pub fn expect_float(&self, name: &str, view: &TensorView<'_>) -> Result<()> {
+        match view.dtype() {
+            Dtype::F16 | Dtype::BF16 | Dtype::F32 => Ok(()),
+            other => Err(self.error(format_args!("tensor `{name}` must be F16, BF16 or F32, got {other:?}"))),
+        }
+    }
+
+    /// Refuses a tensor that is not bytes.
+    pub fn expect_bytes(&self, name: &str, view: &TensorView<'_>) -> Result<()> {
+        match view.dtype() {
+            Dtype::U8 => Ok(()),
+            other => Err(self.error(format_args!("tensor `{name}` must be U8 (0 or 1 for each block), got {other:?}"))),
+        }
+    }
+}

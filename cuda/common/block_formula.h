@@ -1,0 +1,76 @@
+// Walking a formula plan: the blocks it names, in ascending order, without index memory.
+#pragma once
+
+#include "common/query_tile.h"
+
+namespace LACUNA_NS {
+
+// A block of keys and the row groups that want it: bit g for plan query block first_block + g of the tile.
+struct BlockEntry {
+  int block;
+  uint32_t groups;
+};
+
+struct FormulaWalk {
+  int next;  // candidate KV block
+  int end;
+  int shift;        // (block + shift) % vertical_stride == 0: vertical
+  int first_query;  // absolute query block of group 0
+};
+
+__host__ __device__ __forceinline__ bool formula_is_dense(const lacuna_block_formula& formula, int plan_head) {
+  return formula.vertical_stride <= 1 || plan_head >= formula.dense_from;
+}
+
+__host__ __device__ __forceinline__ int formula_shift(const lacuna_block_formula& formula, int plan_head) {
+  const int64_t slides = plan_head / formula.heads_per_step;
+  return static_cast<int>((slides * formula.head_step + formula.head_offset) % formula.vertical_stride);
+}
+
+// Does query block `query` (absolute) attend KV block `block`, the token mask aside?
+__host__ __device__ __forceinline__ bool formula_attends(const lacuna_block_formula& formula, bool dense, int shift,
+                                                         int query, int block) {
+  if (dense || block < formula.sink_blocks) return true;
+  if (block <= query && query - block < formula.local_blocks) return true;
+  return (static_cast<int64_t>(block) + shift) % formula.vertical_stride == 0;
+}
+
+// The first block >= `block` that some query block in [first, last] attends, or one before it that none does.
+__host__ __device__ __forceinline__ int formula_skip(const lacuna_block_formula& formula, int shift, int first,
+                                                     int last, int block) {
+  if (block < formula.sink_blocks) return block;
+  const int64_t remainder = (static_cast<int64_t>(block) + shift) % formula.vertical_stride;
+  int64_t next = remainder == 0 ? block : block + formula.vertical_stride - remainder;
+  if (formula.local_blocks > 0 && block <= last) {
+    const int64_t local = static_cast<int64_t>(first) - formula.local_blocks + 1;
+    const int64_t from = local > block ? local : block;
+    next = from < next ? from : next;
+  }
+  return next > 0x7fffffff ? 0x7fffffff : static_cast<int>(next);
+}
+
+// Next block of the walk that some row group wants and can see; false at the end. `groups` query blocks of
+// plan.block_q rows each belong to the tile.
+__host__ __device__ __forceinline__ bool formula_next(const lacuna_shape& shape, const lacuna_mask& mask,
+                                                      const lacuna_block_plan& plan, const QueryTile& tile, int groups,
+                                                      FormulaWalk& walk, BlockEntry& entry) {
+  const lacuna_block_formula& formula = plan.formula;
+  const bool dense = formula_is_dense(formula, tile.plan_head);
+  while (walk.next < walk.end) {
+    if (!dense) {
+      walk.next = formula_skip(formula, walk.shift, walk.first_query, walk.first_query + groups - 1, walk.next);
+      if (walk.next >= walk.end) return false;
+    }
+    entry.block = walk.next++;
+    entry.groups = 0;
+    for (int g = 0; g < groups; ++g) {
+      if (!formula_attends(formula, dense, walk.shift, walk.first_query + g, entry.block)) continue;
+      const KeyRange range = visible_to_rows(shape, mask, tile.first_row + g * plan.block_q, plan.block_q);
+      if (overlaps(range, entry.block * plan.block_k, plan.block_k)) entry.groups |= 1u << g;
+    }
+    if (entry.groups != 0) return true;
+  }
+  return false;
+}
+
+}  // namespace LACUNA_NS

@@ -1,0 +1,16 @@
+// Entry points of the kernel families, one namespace a machine; kernel_table.cu exports them.
+#pragma once
+
+#include "lacuna_kernels.h"
+#include "ptx/machine.h"
+
+namespace LACUNA_NS {
+
+int32_t forward_config(const lacuna_forward_params* params, lacuna_forward_config* config);
+int32_t forward(const lacuna_forward_params* params, void* stream);
+int32_t merge(const lacuna_merge_params* params, void* stream);
+int32_t schedule_build(const lacuna_schedule_params* params, void* stream);
+int32_t mask_to_lists(const lacuna_mask_to_lists_params* params, void* stream);
+int32_t plan_to_mask(const lacuna_plan_to_mask_params* params, void* stream);
+
+}  // namespace LACUNA_NS

@@ -1,0 +1,95 @@
+// The forward family: checks a request, names the kernel that serves it, and starts it.
+#include "families.h"
+
+#include <cstdio>
+
+#include "common/validate.h"
+#include "sm80/forward/launch.h"
+#include "sm80/forward/tile_table.h"
+
+namespace LACUNA_NS {
+
+namespace {
+
+constexpr int kPortableDims[] = {32, 64, 96, 128, 256};
+
+int32_t check_head_dim(int head_dim) {
+  for (const int served : kPortableDims) {
+    if (head_dim == served) return LACUNA_OK;
+  }
+  return set_error(LACUNA_UNSUPPORTED, "head_dim %d: the forward kernels serve 32, 64, 96, 128 and 256", head_dim);
+}
+
+template <int kHeadDim>
+void describe(lacuna_forward_config* config) {
+  using Traits = sm80::ForwardTraits<kHeadDim, BFloat16>;
+  config->tile_q = Traits::kTileRows;
+  config->tile_k = Traits::kTileKeys;
+  config->threads = Traits::kThreads;
+  config->smem_bytes = static_cast<int32_t>(sizeof(typename Traits::Shared));
+}
+
+bool finite(float x) { return x - x == 0.0f; }
+
+}  // namespace
+
+int32_t forward_config(const lacuna_forward_params* params, lacuna_forward_config* config) {
+  LACUNA_REQUIRE(params != nullptr && config != nullptr, "forward_config: null argument");
+  const lacuna_shape& shape = params->shape;
+  LACUNA_CHECK(check_shape(shape));
+  LACUNA_CHECK(check_head_dim(shape.head_dim));
+  *config = {};
+  switch (shape.head_dim) {
+    case 32:
+      describe<32>(config);
+      break;
+    case 64:
+      describe<64>(config);
+      break;
+    case 96:
+      describe<96>(config);
+      break;
+    case 128:
+      describe<128>(config);
+      break;
+    default:
+      describe<256>(config);
+  }
+  snprintf(config->kernel, sizeof config->kernel, "sm80_forward_d%d_%s", shape.head_dim,
+           shape.dtype == LACUNA_F16 ? "f16" : "bf16");
+  return LACUNA_OK;
+}
+
+int32_t forward(const lacuna_forward_params* params, void* stream) {
+  lacuna_forward_config config;
+  LACUNA_CHECK(forward_config(params, &config));
+  const lacuna_forward_params& p = *params;
+  LACUNA_CHECK(check_mask(p.mask, p.shape));
+  LACUNA_CHECK(check_plan(p.plan, p.shape));
+  if (p.plan.kind == LACUNA_PLAN_LISTS) LACUNA_CHECK(check_schedule(p.schedule, p.plan, p.shape, config.tile_q));
+  LACUNA_REQUIRE(p.q != nullptr && ((p.k != nullptr && p.v != nullptr) || p.shape.kv_len == 0), "q, k or v is null");
+  LACUNA_REQUIRE(finite(p.scale) && finite(p.softcap) && p.softcap >= 0.0f,
+                 "scale must be finite and softcap finite and >= 0, got %g and %g", static_cast<double>(p.scale),
+                 static_cast<double>(p.softcap));
+  LACUNA_REQUIRE(p.splits >= 1 && p.splits <= LACUNA_MAX_SPLITS, "splits must be in 1..=%d, got %d", LACUNA_MAX_SPLITS,
+                 p.splits);
+  if (p.splits == 1) {
+    LACUNA_REQUIRE(p.out != nullptr, "out is null");
+  } else {
+    LACUNA_REQUIRE(p.partial_out != nullptr && p.partial_lse != nullptr, "splits > 1 need partial_out and partial_lse");
+  }
+  switch (p.shape.head_dim) {
+    case 32:
+      return sm80::forward_d32(p, stream);
+    case 64:
+      return sm80::forward_d64(p, stream);
+    case 96:
+      return sm80::forward_d96(p, stream);
+    case 128:
+      return sm80::forward_d128(p, stream);
+    default:
+      return sm80::forward_d256(p, stream);
+  }
+}
+
+}  // namespace LACUNA_NS

@@ -1,0 +1,41 @@
+// The table through which every caller reaches the kernels of one machine.
+#include "families.h"
+#include "ptx/launch.h"
+
+#if !LACUNA_SIMT
+#ifndef LACUNA_BUILT_ARCHS
+#error "define LACUNA_BUILT_ARCHS as the list of architectures, e.g. \"80;90a;80+PTX\""
+#endif
+
+namespace LACUNA_NS {
+
+char* error_buffer() {
+  static thread_local char text[1024] = {0};
+  return text;
+}
+
+const char* last_error() { return error_buffer(); }
+
+}  // namespace LACUNA_NS
+#endif
+
+#if LACUNA_SIMT
+#define LACUNA_TABLE lacuna_simt_kernels
+#define LACUNA_MACHINE_NAME "simt"
+#define LACUNA_BUILT_ARCHS "simt"
+#else
+#define LACUNA_TABLE lacuna_cuda_kernels
+#define LACUNA_MACHINE_NAME "cuda"
+#endif
+
+extern "C" const lacuna_kernel_table* LACUNA_TABLE(void) {
+  static const lacuna_kernel_table table = {
+      LACUNA_KERNELS_ABI,        0,
+      LACUNA_MACHINE_NAME,       LACUNA_BUILT_ARCHS,
+      LACUNA_NS::forward_config, LACUNA_NS::forward,
+      LACUNA_NS::merge,          LACUNA_NS::schedule_build,
+      LACUNA_NS::mask_to_lists,  LACUNA_NS::plan_to_mask,
+      LACUNA_NS::last_error,
+  };
+  return &table;
+}

@@ -1,0 +1,256 @@
+// The launcher ABI: plain structs and one function per kernel family. It is the single source of truth for the
+// CUDA build, the SIMT build and the Rust bindings (src/kernels/bindings.rs, generated from this file).
+//
+// Units: strides and offsets in elements, sizes named *_bytes in bytes, LSE in natural log. Every stride is for
+// [batch, head, seq]; the last dimension (head_dim) is contiguous. A null pointer means "absent".
+#ifndef LACUNA_KERNELS_H
+#define LACUNA_KERNELS_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define LACUNA_KERNELS_ABI 1
+#define LACUNA_MAX_SPLITS 64
+
+typedef enum lacuna_status {
+  LACUNA_OK = 0,
+  LACUNA_INVALID_ARGUMENT = 1,  // a parameter breaks its stated range
+  LACUNA_UNSUPPORTED = 2,       // a valid request that no kernel of this family serves yet
+  LACUNA_NO_KERNEL = 3,         // nothing was built for this device
+  LACUNA_LAUNCH_FAILED = 4,     // the CUDA runtime refused
+  LACUNA_SIMT_ERROR = 5         // the SIMT host found an error in a kernel (race, fault, deadlock, limit)
+} lacuna_status;
+
+typedef enum lacuna_dtype { LACUNA_F16 = 0, LACUNA_BF16 = 1 } lacuna_dtype;
+
+typedef enum lacuna_plan_kind { LACUNA_PLAN_FORMULA = 0, LACUNA_PLAN_LISTS = 1 } lacuna_plan_kind;
+
+// Strides in elements.
+typedef struct lacuna_strides {
+  int64_t batch;
+  int64_t head;
+  int64_t seq;
+} lacuna_strides;
+
+typedef struct lacuna_shape {
+  int32_t batch;
+  int32_t q_heads;  // a multiple of kv_heads
+  int32_t kv_heads;
+  int32_t q_len;   // queries a sequence; the longest one when cu_seqlens_q is given
+  int32_t kv_len;  // keys a sequence; the longest one when cu_seqlens_k is given
+  int32_t head_dim;
+  int32_t dtype;  // lacuna_dtype of q, k, v, out
+  int32_t reserved;
+  const int32_t* cu_seqlens_q;  // [batch + 1] ragged queries, or null
+  const int32_t* cu_seqlens_k;  // [batch + 1] ragged keys, or null
+  const int32_t* block_table;   // [batch, kv_heads or 1, pages] paged K and V, or null
+  int64_t block_table_batch_stride;
+  int64_t block_table_head_stride;  // 0: one table for all heads
+  int32_t page_size;                // tokens
+  int32_t reserved2;
+} lacuna_shape;
+
+// Which (query, key) pairs are visible, token-exact. Query t sits at position p = t + kv_len - q_len.
+typedef struct lacuna_mask {
+  int32_t causal;        // 1: key <= p (needs q_len <= kv_len)
+  int32_t window_left;   // keys >= p - window_left; -1: no bound
+  int32_t window_right;  // keys <= p + window_right; -1: no bound
+} lacuna_mask;
+
+// Block (i, j) of plan head h is attended iff j < sink_blocks, or i - j < local_blocks (and j <= i), or
+// (j + h * head_step + head_offset) % vertical_stride == 0, or h >= dense_from; causal plans keep j <= i.
+typedef struct lacuna_block_formula {
+  int32_t local_blocks;     // >= 0, counts the diagonal block
+  int32_t vertical_stride;  // >= 1; 1: every block
+  int32_t head_step;        // in [0, vertical_stride)
+  int32_t head_offset;      // in [0, vertical_stride)
+  int32_t heads_per_step;   // >= 1: plan heads that share one shift (h / heads_per_step slides)
+  int32_t dense_from;       // plan heads from this one on attend to every block
+  int32_t sink_blocks;      // >= 0
+} lacuna_block_formula;
+
+// For each plan row (sequence b, plan head p, query block i) the KV blocks to attend. Query head h uses plan head
+// h * heads / q_heads. Row number: (plan_batch == 1 ? 0 : b) * heads * q_blocks + p * q_blocks + i.
+typedef struct lacuna_block_plan {
+  int32_t kind;                // lacuna_plan_kind
+  int32_t plan_batch;          // 1 (shared by the batch) or shape.batch
+  int32_t heads;               // 1, kv_heads or q_heads
+  int32_t block_q;             // 16, 32, 64 or 128 query rows
+  int32_t block_k;             // 16, 32, 64 or 128 keys
+  int32_t row_shift;           // query block 0 starts row_shift rows before the first query: 0, or
+                               // (kv_len - q_len) % block_q when rows count absolute positions
+  int32_t first_row;           // absolute index of query block 0 (a formula's i = first_row + row)
+  int32_t capacity;            // lists: elements of indices
+  const int32_t* row_offsets;  // lists: [rows + 1]
+  const int32_t* indices;      // lists: [capacity] KV block ids, ascending in a row; out-of-range ids are skipped
+  lacuna_block_formula formula;
+} lacuna_block_plan;
+
+// A plan arranged for one kernel tile, made on the device by schedule_build. One schedule row serves tile_q query
+// rows; an entry is `unit index << 8 | row-group mask`, bit g of the mask for rows [g, g + 1) * tile_q / groups.
+typedef struct lacuna_schedule {
+  int32_t tile_q;     // query rows of a schedule row: max(kernel tile, block_q)
+  int32_t unit;       // keys of an entry: min(block_k, keys of a kernel tile)
+  int32_t rows;       // plan_batch * heads * ceil((q_len + row_shift) / tile_q)
+  int32_t capacity;   // elements of entries
+  int32_t* offsets;   // [rows + 1]
+  uint32_t* entries;  // [capacity]
+  int32_t* order;     // [rows] schedule rows, longest first
+  int32_t* counts;    // [rows] scratch
+  int32_t* overflow;  // [1] entries that did not fit
+} lacuna_schedule;
+
+typedef struct lacuna_forward_params {
+  lacuna_shape shape;
+  lacuna_mask mask;
+  lacuna_block_plan plan;
+  lacuna_schedule schedule;  // lists only
+  const void* q;             // [batch, q_heads, q_len, head_dim]
+  const void* k;             // [batch, kv_heads, kv_len, head_dim]
+  const void* v;             // [batch, kv_heads, kv_len, head_dim]
+  void* out;                 // [batch, q_heads, q_len, head_dim]
+  float* lse;                // [batch, q_heads, q_len] natural log, or null
+  const float* sink;         // [q_heads] logit that joins every row's denominator, or null
+  lacuna_strides q_stride;
+  lacuna_strides k_stride;
+  lacuna_strides v_stride;
+  lacuna_strides out_stride;
+  lacuna_strides lse_stride;
+  float scale;     // multiplies q . k
+  float softcap;   // logits become softcap * tanh(logit / softcap); 0: off
+  int32_t splits;  // 1: final rows to out and lse; > 1: partial rows to the two buffers below
+  int32_t reserved;
+  float* partial_out;  // [splits, batch, q_heads, q_len, head_dim] contiguous
+  float* partial_lse;  // [splits, batch, q_heads, q_len] contiguous
+} lacuna_forward_params;
+
+// out = sum_s softmax_s(lse_s) * out_s, lse = logsumexp_s(lse_s), in the order s = 0, 1, ...
+typedef struct lacuna_merge_params {
+  int32_t splits;
+  int32_t batch;
+  int32_t heads;
+  int32_t len;
+  int32_t head_dim;
+  int32_t out_dtype;         // lacuna_dtype
+  const float* partial_out;  // [splits, batch, heads, len, head_dim] contiguous
+  const float* partial_lse;  // [splits, batch, heads, len] contiguous
+  void* out;                 // [batch, heads, len, head_dim]
+  float* lse;                // [batch, heads, len], or null
+  lacuna_strides out_stride;
+  lacuna_strides lse_stride;
+} lacuna_merge_params;
+
+typedef struct lacuna_schedule_params {
+  lacuna_shape shape;
+  lacuna_mask mask;
+  lacuna_block_plan plan;    // kind LISTS
+  lacuna_schedule schedule;  // outputs
+} lacuna_schedule_params;
+
+// Lists from a dense mask: count, scan, fill. Rows that do not fit the capacity are cut and counted in overflow.
+typedef struct lacuna_mask_to_lists_params {
+  int32_t rows;  // plan_batch * heads * q_blocks
+  int32_t kv_blocks;
+  const uint8_t* mask;  // [rows, kv_blocks] contiguous, non-zero: attend
+  int32_t capacity;
+  int32_t reserved;
+  int32_t* row_offsets;  // [rows + 1]
+  int32_t* indices;      // [capacity]
+  int32_t* counts;       // [rows] scratch
+  int32_t* overflow;     // [1]
+} lacuna_mask_to_lists_params;
+
+// The blocks a plan attends, as the forward kernel sees them (a causal call: only blocks with a visible pair).
+typedef struct lacuna_plan_to_mask_params {
+  lacuna_shape shape;
+  lacuna_mask mask;
+  lacuna_block_plan plan;
+  uint8_t* block_mask;  // [plan_batch, heads, q_blocks, kv_blocks] contiguous, 0 or 1
+} lacuna_plan_to_mask_params;
+
+// What the kernel family will use for a request; fill before calling forward.
+typedef struct lacuna_forward_config {
+  char kernel[64];  // name, e.g. "sm80_forward_d64_bf16_m64n64"
+  int32_t tile_q;   // query rows of a kernel tile
+  int32_t tile_k;   // keys of a kernel tile
+  int32_t threads;
+  int32_t smem_bytes;
+} lacuna_forward_config;
+
+// `stream`: a CUstream for the CUDA build, a lacuna_simt_stream for the SIMT build (null: that machine's default).
+typedef struct lacuna_kernel_table {
+  int32_t abi;  // LACUNA_KERNELS_ABI
+  int32_t reserved;
+  const char* machine;        // "simt" or "cuda"
+  const char* architectures;  // what was built, e.g. "80;90a;80+PTX"
+  int32_t (*forward_config)(const lacuna_forward_params* params, lacuna_forward_config* config);
+  int32_t (*forward)(const lacuna_forward_params* params, void* stream);
+  int32_t (*merge)(const lacuna_merge_params* params, void* stream);
+  int32_t (*schedule_build)(const lacuna_schedule_params* params, void* stream);
+  int32_t (*mask_to_lists)(const lacuna_mask_to_lists_params* params, void* stream);
+  int32_t (*plan_to_mask)(const lacuna_plan_to_mask_params* params, void* stream);
+  const char* (*last_error)(void);  // text of this thread's last failure, "" if none
+} lacuna_kernel_table;
+
+const lacuna_kernel_table* lacuna_simt_kernels(void);
+const lacuna_kernel_table* lacuna_cuda_kernels(void);
+
+// ---------------------------------------------------------------------------------------------------------------
+// The SIMT host: a machine made of fibers. All functions are thread-safe; a stream is used by one thread at a time.
+
+typedef enum lacuna_simt_policy {
+  LACUNA_SIMT_ROUND_ROBIN = 0,  // fast
+  LACUNA_SIMT_RANDOM_LANE = 1,
+  LACUNA_SIMT_WARP_FIRST = 2,  // one warp runs as far as it can
+  LACUNA_SIMT_PRIORITY = 3     // random priorities, redrawn at seeded intervals
+} lacuna_simt_policy;
+
+typedef enum lacuna_simt_async {
+  LACUNA_SIMT_LATE = 0,   // asynchronous work completes only when nothing else can run
+  LACUNA_SIMT_EARLY = 1,  // at issue
+  LACUNA_SIMT_MIXED = 2   // at seeded moments between
+} lacuna_simt_async;
+
+typedef struct lacuna_simt_config {
+  uint64_t seed;
+  int32_t policy;            // lacuna_simt_policy
+  int32_t async_mode;        // lacuna_simt_async
+  int32_t threads;           // CPU threads; 0: all
+  int32_t resident;          // blocks interleaved on one CPU thread, >= 1
+  int32_t checks;            // 1: poison shared memory and async destinations, guard stacks, catch faults (test mode)
+  int32_t random_blocks;     // 1: blocks start in a seeded order
+  int32_t sm_count;          // multiprocessors reported to persistent kernels
+  int32_t smem_limit_bytes;  // shared memory a block may have
+} lacuna_simt_config;
+
+// Work done since the stream was made or its counters were reset. Independent of schedule and seed.
+typedef struct lacuna_simt_counters {
+  uint64_t launches;
+  uint64_t mma_macs;        // multiply-adds of matrix instructions
+  uint64_t copy_bytes;      // bytes moved by cp.async and bulk copies, zero-fill excluded
+  uint64_t bank_conflicts;  // extra shared-memory cycles of ldmatrix and stmatrix
+  uint64_t barriers;        // block barriers passed
+  uint64_t collectives;     // warp collectives
+} lacuna_simt_counters;
+
+typedef struct lacuna_simt_stream lacuna_simt_stream;
+
+void lacuna_simt_default_config(lacuna_simt_config* config);
+lacuna_simt_stream* lacuna_simt_stream_create(const lacuna_simt_config* config);  // null: invalid config
+void lacuna_simt_stream_destroy(lacuna_simt_stream* stream);
+void lacuna_simt_stream_counters(const lacuna_simt_stream* stream, lacuna_simt_counters* counters);
+void lacuna_simt_stream_reset_counters(lacuna_simt_stream* stream);
+
+// Memory of `bytes` bytes, 16-byte aligned. guard 0: plain; 1: its end touches a guard page (rounded down to 16 bytes,
+// the slack is filled with NaN); 2: its start touches one. Contents start as 0xFF bytes. Null: out of memory.
+void* lacuna_simt_alloc(uint64_t bytes, int32_t guard);
+void lacuna_simt_free(void* pointer);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif  // LACUNA_KERNELS_H

@@ -1,0 +1,91 @@
+// Starting a kernel: the only place that does, on either machine.
+#pragma once
+
+#include "lacuna_kernels.h"
+#include "ptx/machine.h"
+#if LACUNA_SIMT
+#include "simt/error.h"
+#include "simt/launch.h"
+#include "simt/stream.h"
+#else
+#include <atomic>
+#include <cstdarg>
+#include <cstdio>
+#endif
+
+namespace LACUNA_NS {
+
+#if LACUNA_SIMT
+
+// Runs kKernel over `blocks` blocks; returns a lacuna_status. `name` is what errors and profilers show.
+template <auto kKernel, class P>
+int32_t launch(const char* name, int64_t blocks, int threads, size_t smem_bytes, void* stream, const P& params) {
+  lacuna_simt_stream* const on = static_cast<lacuna_simt_stream*>(stream);
+  Launch job;
+  job.name = name;
+  job.entry = [](const void* given) { kKernel(*static_cast<const P*>(given)); };
+  job.params = &params;
+  job.grid = blocks;
+  job.threads = threads;
+  job.smem_bytes = static_cast<uint32_t>(smem_bytes);
+  job.config = stream_config(on);
+  return run_launch(job, on);
+}
+
+#else
+
+char* error_buffer();  // this thread's, 1024 bytes
+const char* last_error();
+
+inline int32_t set_error(int32_t status, const char* format, ...) {
+  va_list values;
+  va_start(values, format);
+  vsnprintf(error_buffer(), 1024, format, values);
+  va_end(values);
+  return status;
+}
+
+inline int32_t cuda_failure(const char* name, cudaError_t error) {
+  const int32_t status = error == cudaErrorNoKernelImageForDevice || error == cudaErrorInvalidDeviceFunction
+                             ? LACUNA_NO_KERNEL
+                             : LACUNA_LAUNCH_FAILED;
+  return set_error(status, "kernel %s: %s (%s)", name, cudaGetErrorString(error), cudaGetErrorName(error));
+}
+
+// Asks for more than 48 KB of dynamic shared memory, once per device.
+template <auto kKernel>
+cudaError_t allow_shared_memory(size_t smem_bytes) {
+  static std::atomic<uint64_t> allowed{0};  // bit: device ordinal
+  int device = 0;
+  const cudaError_t found = cudaGetDevice(&device);
+  if (found != cudaSuccess) return found;
+  const uint64_t bit = device < 64 ? uint64_t{1} << device : 0;
+  if ((allowed.load(std::memory_order_acquire) & bit) != 0) return cudaSuccess;
+  const cudaError_t set =
+      cudaFuncSetAttribute(reinterpret_cast<const void*>(kKernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                           static_cast<int>(smem_bytes));
+  if (set == cudaSuccess) allowed.fetch_or(bit, std::memory_order_release);
+  return set;
+}
+
+// Starts kKernel on `blocks` blocks; returns a lacuna_status. `name` is what errors show.
+template <auto kKernel, class P>
+int32_t launch(const char* name, int64_t blocks, int threads, size_t smem_bytes, void* stream, const P& params) {
+  if (blocks < 1 || blocks > 0x7fffffff) {
+    return set_error(LACUNA_INVALID_ARGUMENT, "kernel %s: a grid of %lld blocks", name, static_cast<long long>(blocks));
+  }
+  if (smem_bytes > 48 * 1024) {
+    const cudaError_t allowed = allow_shared_memory<kKernel>(smem_bytes);
+    if (allowed != cudaSuccess) return cuda_failure(name, allowed);
+  }
+  P copy = params;
+  void* arguments[] = {&copy};
+  const cudaError_t launched =
+      cudaLaunchKernel(reinterpret_cast<const void*>(kKernel), dim3(static_cast<unsigned>(blocks)),
+                       dim3(static_cast<unsigned>(threads)), arguments, smem_bytes, static_cast<cudaStream_t>(stream));
+  return launched == cudaSuccess ? LACUNA_OK : cuda_failure(name, launched);
+}
+
+#endif
+
+}  // namespace LACUNA_NS

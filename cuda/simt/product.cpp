@@ -1,0 +1,188 @@
+// mma.sync and ldmatrix. One register index over the 32 lanes of a fragment is an 8x8 row-major matrix: lane 4g + t
+// holds row g, columns 2t and 2t + 1. So A needs widening only, C rows are gathered as they lie, and each B register
+// is one 8x8 transpose. Products of two 16-bit floats are exact in f32; sums run over ascending k in f32.
+#include "simt/product.h"
+
+#include <string.h>
+
+#include "simt/collective.h"
+#include "simt/error.h"
+#include "simt/memory.h"
+
+namespace lacuna_simt {
+
+namespace {
+
+typedef float Row __attribute__((vector_size(32)));
+
+struct Product {
+  float* c;
+  const uint32_t* a;
+  const uint32_t* b;
+  int n_tiles;
+  int k_steps;
+  bool bfloat16;
+};
+
+struct MatrixLoad {
+  uint32_t* d;
+  const uint32_t* address;
+  int count;
+  bool transpose;
+};
+
+inline float bits_to_float(uint32_t bits) {
+  float value;
+  memcpy(&value, &bits, 4);
+  return value;
+}
+
+inline float widen_half(uint32_t half) {
+  // The exponent moves from 5 to 8 bits; the product renormalises subnormals exactly.
+  const uint32_t magnitude = (half & 0x7fffu) << 13;
+  const uint32_t sign = (half & 0x8000u) << 16;
+  float value = bits_to_float(magnitude) * 0x1p112f;
+  uint32_t bits;
+  memcpy(&bits, &value, 4);
+  if ((half & 0x7c00u) == 0x7c00u) bits = magnitude | 0x7f800000u;
+  return bits_to_float(bits | sign);
+}
+
+template <bool kBFloat16>
+inline void widen_pair(uint32_t pair, float* low, float* high) {
+  if (kBFloat16) {
+    *low = bits_to_float(pair << 16);
+    *high = bits_to_float(pair & 0xffff0000u);
+  } else {
+    *low = widen_half(pair & 0xffffu);
+    *high = widen_half(pair >> 16);
+  }
+}
+
+constexpr int kMaxSteps = 16;  // k16 steps of one collective: a head dim of 256
+
+// c[16][8] += a[k][16] * b[k][8] over ascending k; a holds the 16 rows of one k together.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__gnu_linux__)
+__attribute__((target_clones("avx512f", "arch=haswell", "default")))
+#endif
+void multiply(const float (*a)[16], const float (*b)[8], float (*c)[8], int depth) {
+  for (int half = 0; half < 16; half += 8) {
+    Row rows[8];
+    for (int r = 0; r < 8; ++r) memcpy(&rows[r], c[half + r], sizeof(Row));
+    for (int k = 0; k < depth; ++k) {
+      Row row;
+      memcpy(&row, b[k], sizeof row);
+      for (int r = 0; r < 8; ++r) rows[r] += a[k][half + r] * row;
+    }
+    for (int r = 0; r < 8; ++r) memcpy(c[half + r], &rows[r], sizeof(Row));
+  }
+}
+
+template <bool kBFloat16>
+void multiply_fragments(Warp& warp, int line) {
+  const Product* lanes[32];
+  for (int lane = 0; lane < 32; ++lane) lanes[lane] = static_cast<const Product*>(warp.arguments[lane]);
+  const int n_tiles = lanes[0]->n_tiles;
+  const int k_steps = lanes[0]->k_steps;
+  if (k_steps > kMaxSteps) fail(line, "mma.sync: %d k steps in one call, at most %d", k_steps, kMaxSteps);
+  alignas(64) float a[16 * kMaxSteps][16];
+  alignas(64) float b[16 * kMaxSteps][8];
+  alignas(64) float c[16][8];
+  for (int lane = 0; lane < 32; ++lane) {
+    const uint32_t* fragment = lanes[lane]->a;
+    const int g = lane >> 2;
+    for (int k = 2 * (lane & 3); k < 16 * k_steps; k += 16, fragment += 4) {
+      widen_pair<kBFloat16>(fragment[0], &a[k][g], &a[k + 1][g]);
+      widen_pair<kBFloat16>(fragment[1], &a[k][g + 8], &a[k + 1][g + 8]);
+      widen_pair<kBFloat16>(fragment[2], &a[k + 8][g], &a[k + 9][g]);
+      widen_pair<kBFloat16>(fragment[3], &a[k + 8][g + 8], &a[k + 9][g + 8]);
+    }
+  }
+  for (int n = 0; n < n_tiles; ++n) {
+    for (int lane = 0; lane < 32; ++lane) {
+      const uint32_t* fragment = lanes[lane]->b + 2 * n;
+      const float* from = lanes[lane]->c + 4 * n;
+      const int g = lane >> 2;
+      const int t = 2 * (lane & 3);
+      for (int k = t; k < 16 * k_steps; k += 16, fragment += 2 * n_tiles) {
+        widen_pair<kBFloat16>(fragment[0], &b[k][g], &b[k + 1][g]);
+        widen_pair<kBFloat16>(fragment[1], &b[k + 8][g], &b[k + 9][g]);
+      }
+      memcpy(&c[g][t], from, 8);
+      memcpy(&c[g + 8][t], from + 2, 8);
+    }
+    multiply(a, b, c, 16 * k_steps);
+    for (int lane = 0; lane < 32; ++lane) {
+      float* to = lanes[lane]->c + 4 * n;
+      const int g = lane >> 2;
+      const int t = 2 * (lane & 3);
+      memcpy(to, &c[g][t], 8);
+      memcpy(to + 2, &c[g + 8][t], 8);
+    }
+  }
+  warp.block->worker->counters.mma_macs += uint64_t{16 * 8 * 16} * static_cast<uint64_t>(n_tiles * k_steps);
+}
+
+void finish_product(Warp& warp, uint32_t, int line) {
+  if (static_cast<Product*>(warp.arguments[0])->bfloat16) {
+    multiply_fragments<true>(warp, line);
+  } else {
+    multiply_fragments<false>(warp, line);
+  }
+}
+
+// Extra cycles of reading eight 16-byte rows: rows in the same 16-byte bank group conflict unless they are one row.
+int conflicts(const uint32_t* rows) {
+  int most = 1;
+  for (int i = 0; i < 8; ++i) {
+    int same = 1;
+    for (int j = 0; j < i; ++j) {
+      if (rows[j] == rows[i]) {
+        same = 0;
+        break;
+      }
+      if (((rows[j] ^ rows[i]) >> 4 & 7) == 0) ++same;
+    }
+    if (same > most) most = same;
+  }
+  return most - 1;
+}
+
+void finish_load(Warp& warp, uint32_t, int line) {
+  const MatrixLoad* lanes[32];
+  for (int lane = 0; lane < 32; ++lane) lanes[lane] = static_cast<const MatrixLoad*>(warp.arguments[lane]);
+  const int count = lanes[0]->count;
+  const bool transpose = lanes[0]->transpose;
+  for (int i = 0; i < count; ++i) {
+    for (int matrix = 0; matrix < 4; ++matrix) {
+      uint32_t addresses[8];
+      alignas(16) uint16_t element[8][8];
+      for (int row = 0; row < 8; ++row) {
+        addresses[row] = lanes[8 * matrix + row]->address[i];
+        memcpy(element[row], shared_pointer(addresses[row], 16, 16, "ldmatrix", line), 16);
+      }
+      warp.block->worker->counters.bank_conflicts += static_cast<uint64_t>(conflicts(addresses));
+      for (int lane = 0; lane < 32; ++lane) {
+        const int row = lane >> 2;
+        const int column = 2 * (lane & 3);
+        const uint32_t low = transpose ? element[column][row] : element[row][column];
+        const uint32_t high = transpose ? element[column + 1][row] : element[row][column + 1];
+        lanes[lane]->d[4 * i + matrix] = low | high << 16;
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void warp_product(float* c, const uint32_t* a, const uint32_t* b, int n_tiles, int k_steps, bool bfloat16, int line) {
+  Product product{c, a, b, n_tiles, k_steps, bfloat16};
+  collective("mma.sync", 0xffffffffu, &product, finish_product, line);
+}
+
+void warp_ldmatrix(uint32_t* d, const uint32_t* address, int count, bool transpose, int line) {
+  MatrixLoad load{d, address, count, transpose};
+  collective("ldmatrix", 0xffffffffu, &load, finish_load, line);
+}
+
+}  // namespace lacuna_simt

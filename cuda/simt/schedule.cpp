@@ -1,0 +1,311 @@
+// Which fiber runs next. Blocked fibers leave the ready sets, so nothing polls: waking is one OR into a mask. When no
+// fiber is ready, one asynchronous operation that somebody waits for completes; when there is none, it is a deadlock.
+#include <stdio.h>
+
+#include "simt/copy.h"
+#include "simt/error.h"
+#include "simt/launch.h"
+#include "simt/memory.h"
+
+namespace lacuna_simt {
+
+thread_local Worker* current_worker __attribute__((tls_model("initial-exec"))) = nullptr;
+
+namespace {
+
+int lowest(uint32_t mask) { return __builtin_ctz(mask); }
+
+int nth_set(uint32_t mask, uint32_t n) {
+  for (; n > 0; --n) mask &= mask - 1;
+  return lowest(mask);
+}
+
+int random_set(Random& random, uint32_t mask) {
+  return nth_set(mask, random.below(static_cast<uint32_t>(__builtin_popcount(mask))));
+}
+
+Fiber* lane_of(Warp& warp, int lane) { return warp.block->fibers[static_cast<size_t>(warp.index * 32 + lane)]; }
+
+// The set bit after `position`, cyclically.
+int after(uint32_t mask, int position) {
+  const uint32_t above = position == 31 ? 0 : mask & (~0u << (position + 1));
+  return lowest(above != 0 ? above : mask);
+}
+
+Fiber* in_order(Worker& worker) {
+  if (worker.current != nullptr) {
+    Fiber& last = *worker.current;
+    Block& block = *last.block;
+    if (last.warp->ready != 0) return lane_of(*last.warp, after(last.warp->ready, last.lane));
+    if (block.ready_warps != 0) {
+      Warp& warp = block.warp[after(block.ready_warps, last.warp->index)];
+      return lane_of(warp, lowest(warp.ready));
+    }
+  }
+  const int blocks = worker.config.resident;
+  for (int i = 0; i < blocks; ++i) {
+    worker.next_block = (worker.next_block + 1) % blocks;
+    Block& block = *worker.blocks[static_cast<size_t>(worker.next_block)];
+    if (block.ready_warps == 0) continue;
+    Warp& warp = block.warp[lowest(block.ready_warps)];
+    return lane_of(warp, lowest(warp.ready));
+  }
+  return nullptr;
+}
+
+Fiber* at_random(Worker& worker) {
+  const uint32_t blocks = static_cast<uint32_t>(worker.config.resident);
+  const uint32_t first = blocks > 1 ? worker.random.below(blocks) : 0;
+  for (uint32_t i = 0; i < blocks; ++i) {
+    Block& block = *worker.blocks[(first + i) % blocks];
+    if (block.ready_warps == 0) continue;
+    Warp& warp = block.warp[random_set(worker.random, block.ready_warps)];
+    return lane_of(warp, random_set(worker.random, warp.ready));
+  }
+  return nullptr;
+}
+
+// Some bugs need a lane starved for thousands of steps: the interval is log-uniform in 2^6 .. 2^16.
+void draw_priorities(Worker& worker) {
+  for (int b = 0; b < worker.config.resident; ++b) {
+    for (Fiber* fiber : worker.blocks[static_cast<size_t>(b)]->fibers) {
+      fiber->priority = static_cast<uint32_t>(worker.random.next());
+    }
+  }
+  const uint32_t exponent = 6 + worker.random.below(11);
+  worker.steps_to_redraw = static_cast<int64_t>(1) << exponent;
+}
+
+Fiber* by_priority(Worker& worker) {
+  if (--worker.steps_to_redraw <= 0) draw_priorities(worker);
+  Fiber* best = nullptr;
+  for (int b = 0; b < worker.config.resident; ++b) {
+    Block& block = *worker.blocks[static_cast<size_t>(b)];
+    for (uint32_t warps = block.ready_warps; warps != 0; warps &= warps - 1) {
+      Warp& warp = block.warp[lowest(warps)];
+      for (uint32_t lanes = warp.ready; lanes != 0; lanes &= lanes - 1) {
+        Fiber* fiber = lane_of(warp, lowest(lanes));
+        if (best == nullptr || fiber->priority > best->priority) best = fiber;
+      }
+    }
+  }
+  return best;
+}
+
+Fiber* ready_fiber(Worker& worker) {
+  switch (worker.config.policy) {
+    case LACUNA_SIMT_ROUND_ROBIN:
+      return in_order(worker);
+    case LACUNA_SIMT_WARP_FIRST:
+      if (worker.current != nullptr && worker.current->warp->ready != 0) {
+        return lane_of(*worker.current->warp, random_set(worker.random, worker.current->warp->ready));
+      }
+      return at_random(worker);
+    case LACUNA_SIMT_PRIORITY:
+      return by_priority(worker);
+    default:
+      return at_random(worker);
+  }
+}
+
+// Completes one wait of one seeded waiter; false when nobody waits for a copy.
+bool complete_one(Worker& worker) {
+  const uint32_t blocks = static_cast<uint32_t>(worker.config.resident);
+  const uint32_t first = blocks > 1 ? worker.random.below(blocks) : 0;
+  for (uint32_t i = 0; i < blocks; ++i) {
+    Block& block = *worker.blocks[(first + i) % blocks];
+    if (block.copy_waiting.empty()) continue;
+    const uint32_t waiters = static_cast<uint32_t>(block.copy_waiting.size());
+    finish_copies_of(*block.copy_waiting[worker.random.below(waiters)]);
+    return true;
+  }
+  return false;
+}
+
+// LACUNA_SIMT_MIXED: now and then some pending copy completes although nobody needs it yet.
+void complete_sometimes(Worker& worker) {
+  if (worker.config.async_mode != LACUNA_SIMT_MIXED || worker.random.below(8) != 0) return;
+  const uint32_t resident = static_cast<uint32_t>(worker.config.resident);
+  Block& block = *worker.blocks[worker.random.below(resident)];
+  if (block.live == 0) return;
+  finish_one_copy(*block.fibers[worker.random.below(static_cast<uint32_t>(block.threads))]);
+}
+
+Fiber* next_fiber(Worker& worker) {
+  complete_sometimes(worker);
+  for (;;) {
+    if (Fiber* fiber = ready_fiber(worker)) return fiber;
+    if (!complete_one(worker)) return nullptr;
+  }
+}
+
+void report_deadlock(Worker& worker) {
+  char text[1536];
+  size_t used = 0;
+  const auto add = [&](const char* format, auto... values) {
+    if (used >= sizeof text) return;
+    const int wrote = snprintf(text + used, sizeof text - used, format, values...);
+    if (wrote > 0) used += static_cast<size_t>(wrote);
+  };
+  add("deadlock:");
+  for (int b = 0; b < worker.config.resident; ++b) {
+    Block& block = *worker.blocks[static_cast<size_t>(b)];
+    if (block.live == 0) continue;
+    add(" block %lld:", static_cast<long long>(block.index));
+    for (int w = 0; w < block.warps; ++w) {
+      Warp& warp = block.warp[w];
+      uint32_t left = warp.lanes & ~warp.exited;
+      while (left != 0) {
+        const Fiber& first = *lane_of(warp, lowest(left));
+        uint32_t same = 0;
+        for (uint32_t lanes = left; lanes != 0; lanes &= lanes - 1) {
+          const Fiber& other = *lane_of(warp, lowest(lanes));
+          if (other.waits_for == first.waits_for && other.wait_line == first.wait_line) same |= 1u << other.lane;
+        }
+        add(" warp %d lanes 0x%08x wait in %s (line %d);", w, same, first.waits_for, first.wait_line);
+        left &= ~same;
+      }
+      if (warp.exited != 0) add(" warp %d lanes 0x%08x exited;", w, warp.exited);
+    }
+  }
+  record_failure(worker, text);
+}
+
+// Leaves the current fiber, which is not ready or has exited.
+void switch_away(Worker& worker, Fiber& self) {
+  Fiber* next = next_fiber(worker);
+  if (next == &self) return;
+  if (next == nullptr) {
+    report_deadlock(worker);
+    lacuna_simt_switch(&self.stack_pointer, worker.main_stack_pointer);
+    __builtin_unreachable();
+  }
+  worker.current = next;
+  lacuna_simt_switch(&self.stack_pointer, next->stack_pointer);
+}
+
+void leave_ready(Fiber& fiber) {
+  Warp& warp = *fiber.warp;
+  warp.ready &= ~(1u << fiber.lane);
+  if (warp.ready == 0) fiber.block->ready_warps &= ~(1u << warp.index);
+}
+
+void release_barrier(Block& block) {
+  block.barrier_arrived = 0;
+  ++block.worker->counters.barriers;
+  for (int w = 0; w < block.warps; ++w) make_lanes_ready(block.warp[w], block.warp[w].lanes & ~block.warp[w].exited);
+}
+
+void check_arena_slack(const Block& block) {
+  for (const unsigned char* at = block.arena + block.arena_bytes; at < block.arena_end; ++at) {
+    if (*at != 0xFF) {
+      fail(0, "shared memory written %d bytes past the end of its %u bytes",
+           static_cast<int>(at - (block.arena + block.arena_bytes)), block.arena_bytes);
+    }
+  }
+}
+
+}  // namespace
+
+void make_lanes_ready(Warp& warp, uint32_t lanes) {
+  if (lanes == 0) return;
+  warp.ready |= lanes;
+  warp.block->ready_warps |= 1u << warp.index;
+}
+
+void make_ready(Fiber& fiber) { make_lanes_ready(*fiber.warp, 1u << fiber.lane); }
+
+void block_fiber(const char* waits_for, int line) {
+  Worker& worker = *current_worker;
+  Fiber& self = *worker.current;
+  self.waits_for = waits_for;
+  self.wait_line = line;
+  leave_ready(self);
+  switch_away(worker, self);
+  self.waits_for = nullptr;
+}
+
+void scheduling_point() {
+  Worker& worker = *current_worker;
+  if (worker.config.policy == LACUNA_SIMT_ROUND_ROBIN && worker.config.resident == 1) return;
+  switch_away(worker, *worker.current);
+}
+
+void block_barrier(int line) {
+  Fiber& self = current_fiber();
+  Block& block = *self.block;
+  if (block.barrier_arrived == 0) {
+    block.barrier_line = line;
+  } else if (block.barrier_line != line) {
+    fail(line, "__syncthreads meets another one of the same block at line %d", block.barrier_line);
+  }
+  if (++block.barrier_arrived == block.live) {
+    release_barrier(block);
+    scheduling_point();
+  } else {
+    block_fiber("__syncthreads", line);
+  }
+}
+
+void run_worker(Worker& worker) {
+  Launch& launch = *worker.launch;
+  const size_t resident = static_cast<size_t>(worker.config.resident);
+  while (worker.blocks.size() < resident) worker.blocks.push_back(make_block(worker));
+  worker.current = nullptr;
+  worker.next_block = 0;
+  worker.failed = false;
+  worker.random = seeded(launch.config.seed, ~uint64_t{0});
+  worker.steps_to_redraw = 0;
+  while (!launch.failed.load(std::memory_order_relaxed)) {
+    bool any = false;
+    for (size_t i = 0; i < resident; ++i) {
+      Block& block = *worker.blocks[i];
+      if (block.live == 0) {
+        const int64_t position = launch.next_block.fetch_add(1);
+        if (position >= launch.grid) continue;
+        prepare_block(block, block_at(launch, position), launch.grid, launch.threads, launch.smem_bytes);
+      }
+      any = true;
+    }
+    if (!any) break;
+    Fiber* next = next_fiber(worker);
+    if (next == nullptr) {
+      report_deadlock(worker);
+      break;
+    }
+    worker.current = next;
+    lacuna_simt_switch(&worker.main_stack_pointer, next->stack_pointer);
+    if (worker.failed) break;
+  }
+  for (Block* block : worker.blocks) block->live = 0;
+}
+
+}  // namespace lacuna_simt
+
+extern "C" void lacuna_simt_fiber_main(void) {
+  using namespace lacuna_simt;
+  Worker& worker = *current_worker;
+  Fiber& self = *worker.current;
+  worker.launch->entry(worker.launch->params);
+  Warp& warp = *self.warp;
+  Block& block = *self.block;
+  if (has_pending_copies(self) && worker.config.checks != 0) {
+    fail(self.copies[self.copies_done].line, "the thread exits with a cp.async that it never waited for");
+  }
+  for (const CollectiveSlot& slot : warp.slots) {
+    if (slot.arrived != 0 && (slot.mask >> self.lane & 1) != 0) {
+      fail(slot.line, "the thread exits while lanes 0x%08x of its warp wait for it in %s", slot.arrived, slot.name);
+    }
+  }
+  warp.exited |= 1u << self.lane;
+  leave_ready(self);
+  --block.live;
+  if (block.live == 0) {
+    if (worker.config.checks != 0) check_arena_slack(block);
+    lacuna_simt_switch(&self.stack_pointer, worker.main_stack_pointer);
+  } else {
+    if (block.barrier_arrived == block.live) release_barrier(block);
+    switch_away(worker, self);
+  }
+  __builtin_unreachable();
+}

@@ -1,0 +1,45 @@
+// The launcher body shared by the head-dim compilations.
+#pragma once
+
+#include "ptx/launch.h"
+#include "sm80/forward/kernel.h"
+
+namespace LACUNA_NS {
+namespace sm80 {
+
+inline bool row_starts_aligned(const void* pointer, const lacuna_strides& stride, int bytes) {
+  const int64_t elements = bytes / 2;
+  return reinterpret_cast<uintptr_t>(pointer) % static_cast<uintptr_t>(bytes) == 0 && stride.batch % elements == 0 &&
+         stride.head % elements == 0 && stride.seq % elements == 0;
+}
+
+template <class Traits>
+int32_t forward_with(const char* name, const lacuna_forward_params& p, void* stream) {
+  ForwardArgs args;
+  args.params = p;
+  args.q_tiles = (p.shape.q_len + p.plan.row_shift + Traits::kTileRows - 1) / Traits::kTileRows;
+  args.tiles_per_row = 1;
+  args.rows_per_head = 1;
+  args.q_vectors = row_starts_aligned(p.q, p.q_stride, 16);
+  args.k_vectors = row_starts_aligned(p.k, p.k_stride, 16);
+  args.v_vectors = row_starts_aligned(p.v, p.v_stride, 16);
+  args.out_pairs = row_starts_aligned(p.out, p.out_stride, 4);
+  int64_t blocks = static_cast<int64_t>(args.q_tiles) * p.shape.q_heads * p.shape.batch;
+  if (p.plan.kind == LACUNA_PLAN_LISTS) {
+    args.tiles_per_row = p.schedule.tile_q / Traits::kTileRows;
+    args.rows_per_head = p.schedule.rows / (p.plan.plan_batch * p.plan.heads);
+    blocks = static_cast<int64_t>(p.schedule.rows) * args.tiles_per_row * (p.shape.q_heads / p.plan.heads) *
+             (p.shape.batch / p.plan.plan_batch);
+  }
+  return launch<forward_kernel<Traits>>(name, blocks * p.splits, Traits::kThreads, sizeof(typename Traits::Shared),
+                                        stream, args);
+}
+
+template <int kHeadDim>
+int32_t forward_of(const char* f16_name, const char* bf16_name, const lacuna_forward_params& p, void* stream) {
+  if (p.shape.dtype == LACUNA_F16) return forward_with<ForwardTraits<kHeadDim, Half>>(f16_name, p, stream);
+  return forward_with<ForwardTraits<kHeadDim, BFloat16>>(bf16_name, p, stream);
+}
+
+}  // namespace sm80
+}  // namespace LACUNA_NS

@@ -1,0 +1,303 @@
+// Portable forward attention: FlashAttention-2's structure (Dao, 2023) on mma.sync, ldmatrix and cp.async.
+//
+// A block owns 64 query rows of one head, a warp 16 of them. Keys arrive as tiles of 16-key slots in two stages: while
+// one tile is multiplied, the next is in flight. A slot that no row of a warp wants costs that warp no matrix work, so
+// that query blocks of any size share a tile exactly, whatever their lists.
+#pragma once
+
+#include "common/online_softmax.h"
+#include "ptx/ldmatrix.h"
+#include "ptx/mma.h"
+#include "sm80/forward/args.h"
+#include "sm80/forward/load.h"
+#include "sm80/forward/tile_table.h"
+
+namespace LACUNA_NS {
+namespace sm80 {
+
+constexpr float kLog2E = 1.4426950408889634f;
+constexpr float kLn2 = 0.6931471805599453f;
+
+// How raw products become scores: scores * factor are logits in log2 units, factor > 0.
+struct ScoreRule {
+  float scale;    // applied to the product when `transform`
+  float softcap;  // > 0: capped
+  bool transform;
+  float factor;
+};
+
+__device__ __forceinline__ ScoreRule score_rule(const lacuna_forward_params& p) {
+  // Without a cap and with a positive scale the multiplication is folded into the exponential.
+  const bool transform = p.softcap > 0.0f || !(p.scale > 0.0f);
+  return ScoreRule{p.scale, p.softcap, transform, transform ? kLog2E : p.scale * kLog2E};
+}
+
+__device__ __forceinline__ float transformed(const ScoreRule& rule, float product) {
+  const float logit = product * rule.scale;
+  if (!(rule.softcap > 0.0f)) return logit;
+  // tanh x = 1 - 2 / (1 + e^2x), exact enough for |x| of any size.
+  const float x = logit * rcp(rule.softcap);
+  return rule.softcap * (1.0f - 2.0f * rcp(1.0f + ex2(2.0f * kLog2E * x)));
+}
+
+// The call row of this lane's fragment row r: (g) and (g + 8) of the warp's 16.
+__device__ __forceinline__ int fragment_row(int warp_row, int r) { return warp_row + thread_index() % 32 / 4 + 8 * r; }
+
+// Keys that every row of the warp sees: slots inside need no mask.
+__device__ __forceinline__ KeyRange common_keys(const lacuna_forward_params& p, int warp_row) {
+  const int64_t first = key_position(p.shape, warp_row);
+  const int64_t last = first + kGroupRows - 1;
+  return KeyRange{visible_keys(p.mask, p.shape.kv_len, last, last).low,
+                  visible_keys(p.mask, p.shape.kv_len, first, first).high};
+}
+
+// scores: products of the slot's 16 keys, as two n8 tiles.
+__device__ __forceinline__ void mask_slot(float (&scores)[2][4], const lacuna_forward_params& p, int warp_row,
+                                          int first_key) {
+  const int column = first_key + 2 * (thread_index() % 4);
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int64_t position = key_position(p.shape, fragment_row(warp_row, r));
+    const KeyRange range = visible_keys(p.mask, p.shape.kv_len, position, position);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int key = column + 8 * (i >> 1) + (i & 1);
+      if (key < range.low || key >= range.high) scores[i >> 1][2 * r + (i & 1)] = minus_infinity();
+    }
+  }
+}
+
+// Shared address of this lane's row for an ldmatrix.x4 that reads a 16 x 16 piece at (row, column): `across` puts the
+// second matrix 8 columns on (K as the B operand), otherwise 8 rows on (Q as the A operand, V transposed as B).
+template <int kColumns, bool kAcross, class T>
+__device__ __forceinline__ uint32_t piece_address(const T* tile, int row, int column) {
+  const int lane = thread_index() % 32;
+  const int second = lane >> 3 & 1;
+  const int third = lane >> 4;
+  const int down = kAcross ? third : second;
+  const int right = kAcross ? second : third;
+  return shared_address(tile + swizzled<kColumns>(row + (lane & 7) + 8 * down, column / 8 + right));
+}
+
+template <class Traits>
+struct Accumulator {
+  float o[Traits::kHeadDim / 8][4];
+};
+
+// Products of 16 query rows with the 16 keys of a slot.
+template <class Traits>
+__device__ __forceinline__ void query_key(float (&scores)[2][4], const uint32_t (&query)[Traits::kHeadDim / 16][4],
+                                          const typename Traits::Shared& smem, int stage, int slot, int warp) {
+  using T = typename Traits::Element;
+  constexpr int kSteps = Traits::kTile.steps;
+#pragma unroll
+  for (int n = 0; n < 2; ++n) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) scores[n][i] = 0.0f;
+  }
+#pragma unroll 1
+  for (int step = 0; step < Traits::kHeadDim / 16; step += kSteps) {
+    uint32_t address[kSteps];
+    uint32_t keys[kSteps][2][2];
+#pragma unroll
+    for (int i = 0; i < kSteps; ++i) {
+      address[i] = piece_address<Traits::kHeadDim, true>(smem.k[stage], slot * kSlotKeys, 16 * (step + i));
+    }
+    ldmatrix_x4<false>(reinterpret_cast<uint32_t(&)[kSteps][4]>(keys), address);
+    if constexpr (Traits::kTile.keep_query) {
+      static_assert(kSteps == Traits::kHeadDim / 16, "kept fragments are used in one go");
+      mma_m16n8k16<T>(scores, query, keys);
+    } else {
+      uint32_t piece[kSteps][4];
+#pragma unroll
+      for (int i = 0; i < kSteps; ++i) {
+        address[i] = piece_address<Traits::kHeadDim, false>(smem.q, warp * kGroupRows, 16 * (step + i));
+      }
+      ldmatrix_x4<false>(piece, address);
+      mma_m16n8k16<T>(scores, piece, keys);
+    }
+  }
+}
+
+// o += P V for the 16 keys of a slot; the accumulator tiles of P are the A fragment as they lie.
+template <class Traits>
+__device__ __forceinline__ void probability_value(Accumulator<Traits>& acc, const float (&p)[2][4],
+                                                  const typename Traits::Shared& smem, int stage, int slot) {
+  using T = typename Traits::Element;
+  constexpr int kColumns = Traits::kTile.columns;
+  const uint32_t a[1][4] = {
+      {pack<T>(p[0][0], p[0][1]), pack<T>(p[0][2], p[0][3]), pack<T>(p[1][0], p[1][1]), pack<T>(p[1][2], p[1][3])}};
+#pragma unroll
+  for (int column = 0; column < Traits::kHeadDim; column += kColumns) {
+    uint32_t address[kColumns / 16];
+    uint32_t values[1][kColumns / 8][2];
+#pragma unroll
+    for (int i = 0; i < kColumns / 16; ++i) {
+      address[i] = piece_address<Traits::kHeadDim, false>(smem.v[stage], slot * kSlotKeys, column + 16 * i);
+    }
+    ldmatrix_x4<true>(reinterpret_cast<uint32_t(&)[kColumns / 16][4]>(values), address);
+    mma_m16n8k16<T>(reinterpret_cast<float(&)[kColumns / 8][4]>(acc.o[column / 8]), a, values);
+  }
+}
+
+// Divides by the denominator and writes the rows: final ones, or f32 partials of a split.
+template <class Traits>
+__device__ __forceinline__ void write_rows(const ForwardArgs& args, const Assignment& work, int warp_row, float factor,
+                                           RowState& state, Accumulator<Traits>& acc) {
+  using T = typename Traits::Element;
+  const lacuna_forward_params& p = args.params;
+  const QueryTile& tile = work.tile;
+  quad_sum(state.sum);
+  const int quad_lane = thread_index() % 4;
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int row = fragment_row(warp_row, r);
+    float top = state.maximum[r] * factor;
+    float total = state.sum[r];
+    float rescale = 1.0f;
+    if (p.sink != nullptr && work.split == 0) {
+      const float sink = p.sink[tile.head] * kLog2E;
+      const float all = max_float(top, sink);
+      const float base = all == minus_infinity() ? 0.0f : all;
+      rescale = ex2(top - base);
+      total = total * rescale + ex2(sink - base);
+      top = base;
+    }
+    const bool empty = total == 0.0f;
+    const float inverse = empty ? 0.0f : rescale / total;
+    const float lse = empty ? minus_infinity() : (top + lg2(total)) * kLn2;
+    if (row < 0 || row >= p.shape.q_len) continue;
+    if (p.splits > 1) {
+      const int64_t at =
+          ((static_cast<int64_t>(work.split) * p.shape.batch + tile.batch) * p.shape.q_heads + tile.head) *
+              p.shape.q_len +
+          row;
+      if (quad_lane == 0) p.partial_lse[at] = lse;
+      float* out = p.partial_out + at * Traits::kHeadDim + 2 * quad_lane;
+#pragma unroll
+      for (int n = 0; n < Traits::kHeadDim / 8; ++n) {
+        out[8 * n] = acc.o[n][2 * r] * inverse;
+        out[8 * n + 1] = acc.o[n][2 * r + 1] * inverse;
+      }
+      continue;
+    }
+    if (quad_lane == 0 && p.lse != nullptr) {
+      p.lse[tile.batch * p.lse_stride.batch + tile.head * p.lse_stride.head + row * p.lse_stride.seq] = lse;
+    }
+    T* out = static_cast<T*>(p.out) + tile.batch * p.out_stride.batch + tile.head * p.out_stride.head +
+             row * p.out_stride.seq + 2 * quad_lane;
+#pragma unroll
+    for (int n = 0; n < Traits::kHeadDim / 8; ++n) {
+      const float low = acc.o[n][2 * r] * inverse;
+      const float high = acc.o[n][2 * r + 1] * inverse;
+      if (args.out_pairs) {
+        *reinterpret_cast<uint32_t*>(out + 8 * n) = pack<T>(low, high);
+      } else {
+        out[8 * n] = from_float<T>(low);
+        out[8 * n + 1] = from_float<T>(high);
+      }
+    }
+  }
+}
+
+template <class Traits>
+__global__ void __launch_bounds__(Traits::kThreads, Traits::kTile.blocks)
+    forward_kernel(const __grid_constant__ ForwardArgs args) {
+  using T = typename Traits::Element;
+  constexpr int kDim = Traits::kHeadDim;
+  constexpr int kSlots = Traits::kSlots;
+  const lacuna_forward_params& p = args.params;
+  const Assignment work = assignment(args, block_index(), Traits::kTileRows);
+  if (!work.valid) return;
+  const QueryTile& tile = work.tile;
+  auto& smem = shared<typename Traits::Shared>();
+  const int warp = thread_index() / 32;
+
+  const T* q = static_cast<const T*>(p.q) + tile.batch * p.q_stride.batch + tile.head * p.q_stride.head;
+  const T* k = static_cast<const T*>(p.k) + tile.batch * p.k_stride.batch + tile.kv_head * p.k_stride.head;
+  const T* v = static_cast<const T*>(p.v) + tile.batch * p.v_stride.batch + tile.kv_head * p.v_stride.head;
+  const auto load_tile = [&](int stage, const KeyTile<kSlots>& keys) {
+    load_slots<Traits::kThreads, kDim>(smem.k[stage], k, p.k_stride.seq, keys, p.shape.kv_len, args.k_vectors);
+    load_slots<Traits::kThreads, kDim>(smem.v[stage], v, p.v_stride.seq, keys, p.shape.kv_len, args.v_vectors);
+  };
+
+  if (thread_index() == 0) {
+    smem.source.start(p, tile, work.schedule_row, work.split);
+    smem.source.next(p, smem.keys[0]);
+    smem.source.next(p, smem.keys[1]);
+  }
+  load_queries<Traits::kThreads, kDim, Traits::kTileRows>(smem.q, q, p.q_stride.seq, tile.first_row, p.shape.q_len,
+                                                          args.q_vectors);
+  cp_async_commit();
+  sync_threads();
+  if (smem.keys[0].key[0] >= 0) load_tile(0, smem.keys[0]);
+  cp_async_commit();
+
+  cp_async_wait<1>();
+  sync_threads();
+  uint32_t query[kDim / 16][4];
+  if constexpr (Traits::kTile.keep_query) {
+    uint32_t address[kDim / 16];
+#pragma unroll
+    for (int i = 0; i < kDim / 16; ++i) {
+      address[i] = piece_address<kDim, false>(smem.q, warp * kGroupRows, 16 * i);
+    }
+    ldmatrix_x4<false>(query, address);
+  }
+
+  const ScoreRule rule = score_rule(p);
+  const int warp_row = tile.first_row + warp * kGroupRows;
+  const KeyRange unmasked = common_keys(p, warp_row);
+  RowState state = empty_rows();
+  Accumulator<Traits> acc = {};
+
+  for (int step = 0; smem.keys[step % Traits::kKeyTiles].key[0] >= 0; ++step) {
+    const int stage = step % Traits::kStages;
+    const KeyTile<kSlots>& keys = smem.keys[step % Traits::kKeyTiles];
+    const KeyTile<kSlots>& following = smem.keys[(step + 1) % Traits::kKeyTiles];
+    // This tile has landed for everyone, and everyone has left the other stage.
+    cp_async_wait<0>();
+    sync_threads();
+    if (following.key[0] >= 0) load_tile(stage ^ 1, following);
+    cp_async_commit();
+    if (thread_index() == 0) smem.source.next(p, smem.keys[(step + 2) % Traits::kKeyTiles]);
+    sync_warp();
+
+    float scores[kSlots][2][4];
+    bool any = false;
+#pragma unroll
+    for (int slot = 0; slot < kSlots; ++slot) {
+      if ((keys.rows[slot] >> warp & 1) != 0) {
+        any = true;
+        query_key<Traits>(scores[slot], query, smem, stage, slot, warp);
+        if (rule.transform) {
+#pragma unroll
+          for (int i = 0; i < 8; ++i) scores[slot][i >> 2][i & 3] = transformed(rule, scores[slot][i >> 2][i & 3]);
+        }
+        const int key = keys.key[slot];
+        if (key < unmasked.low || key + kSlotKeys > unmasked.high) mask_slot(scores[slot], p, warp_row, key);
+      } else {
+#pragma unroll
+        for (int i = 0; i < 8; ++i) scores[slot][i >> 2][i & 3] = minus_infinity();
+      }
+    }
+    if (any) {
+      float rescale[2];
+      softmax_step(reinterpret_cast<float(&)[2 * kSlots][4]>(scores), rule.factor, state, rescale);
+#pragma unroll
+      for (int n = 0; n < kDim / 8; ++n) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) acc.o[n][i] *= rescale[i >> 1];
+      }
+#pragma unroll
+      for (int slot = 0; slot < kSlots; ++slot) {
+        if ((keys.rows[slot] >> warp & 1) != 0) probability_value<Traits>(acc, scores[slot], smem, stage, slot);
+      }
+    }
+  }
+  cp_async_wait<0>();
+  write_rows<Traits>(args, work, warp_row, rule.factor, state, acc);
+}
+
+}  // namespace sm80
+}  // namespace LACUNA_NS

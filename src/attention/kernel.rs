@@ -1,0 +1,57 @@
+//! Which kernel serves a request.
+
+use super::options::ForwardOptions;
+use crate::device::Device;
+use crate::error::Result;
+use crate::kernels::table::KernelInfo;
+use crate::kernels::{bindings as abi, convert};
+use crate::plan::BlockPlan;
+use crate::shape::AttentionShape;
+use crate::tensor::Layout;
+
+/// The kernel that [`forward`](super::forward()) runs for a request, and its tile.
+///
+/// # Errors
+/// [`Error::Value`](crate::Error::Value) or [`Error::Shape`](crate::Error::Shape) for a request that contradicts
+/// itself, [`Error::Unsupported`](crate::Error::Unsupported) or [`Error::NoKernel`](crate::Error::NoKernel) when
+/// nothing serves it.
+pub fn kernel(
+    device: &Device,
+    shape: &AttentionShape,
+    options: &ForwardOptions<'_>,
+    plan: &BlockPlan,
+) -> Result<KernelInfo> {
+    let mut params = request(shape, options, plan)?;
+    // An empty call is served by what serves one query.
+    params.shape.batch = params.shape.batch.max(1);
+    params.shape.q_len = params.shape.q_len.max(1);
+    // SAFETY: the query reads no tensor.
+    device.with_kernels(|kernels| unsafe { kernels.forward_config(&params) })
+}
+
+/// A request without its tensors: packed strides, null pointers.
+pub(super) fn request(
+    shape: &AttentionShape,
+    options: &ForwardOptions<'_>,
+    plan: &BlockPlan,
+) -> Result<abi::lacuna_forward_params> {
+    options.validate(shape)?;
+    let geometry = plan.geometry(shape)?;
+    let packed = |heads, len, dim| Layout::contiguous([shape.batch, heads, len, dim]).map(|l| convert::strides(&l));
+    let q = packed(shape.q_heads, shape.q_len, shape.head_dim)?;
+    let kv = packed(shape.kv_heads, shape.kv_len, shape.head_dim)?;
+    Ok(abi::lacuna_forward_params {
+        shape: convert::shape(shape),
+        mask: convert::mask(&options.mask, shape),
+        plan: plan.to_abi(&geometry),
+        q_stride: q,
+        k_stride: kv,
+        v_stride: kv,
+        out_stride: q,
+        lse_stride: packed(shape.q_heads, shape.q_len, 1)?,
+        scale: options.scale_for(shape),
+        softcap: options.softcap.unwrap_or(0.0),
+        splits: options.splits as i32,
+        ..Default::default()
+    })
+}

@@ -1,0 +1,14 @@
+//! Attention over a plan: forward, the merge of partial results, and the raw entry points below them.
+
+mod forward;
+mod kernel;
+mod merge;
+mod options;
+pub mod raw;
+
+pub use forward::{forward, workspace_bytes};
+pub use kernel::kernel;
+pub use merge::merge;
+pub use options::ForwardOptions;
+
+pub use crate::kernels::table::KernelInfo;

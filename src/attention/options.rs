@@ -1,0 +1,72 @@
+//! What a caller can ask of forward attention.
+
+use crate::error::{Error, Result};
+use crate::kernels::bindings as abi;
+use crate::shape::{AttentionShape, Mask};
+use crate::tensor::Tensor;
+
+/// Options of [`forward`](super::forward()). The default is a full mask and `1 / sqrt(head_dim)`.
+#[derive(Debug, Clone, Copy)]
+pub struct ForwardOptions<'a> {
+    /// Which token pairs are visible at all.
+    pub mask: Mask,
+    /// Multiplies q · k; `None`: `1 / sqrt(head_dim)`.
+    pub scale: Option<f32>,
+    /// Logits become `softcap * tanh(logit / softcap)`.
+    pub softcap: Option<f32>,
+    /// A logit for each query head that joins the denominator of its rows: `q_heads` elements. Not scaled or capped.
+    pub sink: Option<&'a Tensor<f32>>,
+    /// Parts that the keys of a row are cut into, which run at once and are then merged; good when there are fewer
+    /// rows than the device has room for. At most 64.
+    pub splits: usize,
+}
+
+impl Default for ForwardOptions<'_> {
+    fn default() -> Self {
+        Self { mask: Mask::FULL, scale: None, softcap: None, sink: None, splits: 1 }
+    }
+}
+
+impl ForwardOptions<'_> {
+    /// The default options under a causal mask.
+    pub fn causal() -> Self {
+        Self { mask: Mask::CAUSAL, ..Self::default() }
+    }
+
+    /// The factor of q · k.
+    pub fn scale_for(&self, shape: &AttentionShape) -> f32 {
+        self.scale.unwrap_or_else(|| (1.0 / (shape.head_dim as f64).sqrt()) as f32)
+    }
+
+    /// Checks the options against a shape.
+    ///
+    /// # Errors
+    /// [`Error::Value`] or [`Error::Shape`] names the option that breaks its range.
+    pub fn validate(&self, shape: &AttentionShape) -> Result<()> {
+        shape.validate()?;
+        self.mask.validate(shape)?;
+        let value = |what, expected: &str, got: String| Err(Error::Value { what, expected: expected.into(), got });
+        let scale = self.scale_for(shape);
+        if !scale.is_finite() {
+            return value("scale", "finite", scale.to_string());
+        }
+        if let Some(softcap) = self.softcap
+            && !(softcap.is_finite() && softcap > 0.0)
+        {
+            return value("softcap", "positive and finite", softcap.to_string());
+        }
+        if !(1..=abi::LACUNA_MAX_SPLITS as usize).contains(&self.splits) {
+            return value("splits", &format!("in 1..={}", abi::LACUNA_MAX_SPLITS), self.splits.to_string());
+        }
+        if let Some(sink) = self.sink
+            && (sink.layout().len() != shape.q_heads || !sink.layout().is_contiguous())
+        {
+            return Err(Error::Shape {
+                what: "sink",
+                expected: format!("{} packed elements, one for each query head", shape.q_heads),
+                got: format!("{:?}", sink.dims()),
+            });
+        }
+        Ok(())
+    }
+}

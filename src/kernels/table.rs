@@ -1,0 +1,198 @@
+//! The kernel table of one machine, and its status codes as [`Error`]s.
+
+use std::ffi::{CStr, c_char, c_void};
+
+use super::bindings as abi;
+use crate::error::{Error, Result};
+
+/// The kernels built for one machine. Every function pointer of the table is present.
+#[derive(Clone, Copy)]
+pub(crate) struct Kernels {
+    table: &'static abi::lacuna_kernel_table,
+}
+
+// SAFETY: the table is a constant of the library: function pointers and strings that nothing writes.
+unsafe impl Send for Kernels {}
+// SAFETY: as above.
+unsafe impl Sync for Kernels {}
+
+/// What the launchers will run for a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KernelInfo {
+    /// The kernel, e.g. `sm80_forward_d64_bf16_m64n64`.
+    pub name: String,
+    /// Query rows of a tile.
+    pub tile_q: usize,
+    /// Keys of a tile.
+    pub tile_k: usize,
+    /// Threads of a block.
+    pub threads: usize,
+    /// Shared memory of a block, in bytes.
+    pub smem_bytes: usize,
+}
+
+impl Kernels {
+    /// The table of the SIMT host.
+    #[cfg(feature = "simt")]
+    pub(crate) fn simt() -> Result<Self> {
+        // SAFETY: returns a pointer to a constant of the linked library, or null.
+        Self::checked(unsafe { abi::lacuna_simt_kernels() }, "simt")
+    }
+
+    /// The table of the GPU build.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn cuda() -> Result<Self> {
+        // SAFETY: returns a pointer to a constant of the linked library, or null.
+        Self::checked(unsafe { abi::lacuna_cuda_kernels() }, "cuda")
+    }
+
+    #[cfg(any(feature = "simt", feature = "cuda"))]
+    fn checked(table: *const abi::lacuna_kernel_table, device: &str) -> Result<Self> {
+        let broken = |reason: String| Error::Unavailable { device: device.to_string(), reason };
+        // SAFETY: the library returns null or a table that lives as long as the process.
+        let table = unsafe { table.as_ref() }.ok_or_else(|| broken("the library holds no kernel table".into()))?;
+        if table.abi != abi::LACUNA_KERNELS_ABI {
+            return Err(broken(format!(
+                "the linked kernels have ABI {}, this crate expects {}; rebuild them",
+                table.abi,
+                abi::LACUNA_KERNELS_ABI
+            )));
+        }
+        let complete = table.forward_config.is_some()
+            && table.forward.is_some()
+            && table.merge.is_some()
+            && table.schedule_build.is_some()
+            && table.mask_to_lists.is_some()
+            && table.plan_to_mask.is_some()
+            && table.last_error.is_some();
+        if !complete {
+            return Err(broken("the kernel table lacks an entry".into()));
+        }
+        Ok(Self { table })
+    }
+
+    /// The architectures in this build, e.g. `80;90a;80+PTX`.
+    pub(crate) fn architectures(&self) -> String {
+        text(self.table.architectures)
+    }
+
+    /// What serves a forward request.
+    ///
+    /// # Safety
+    /// As [`Kernels::forward`], though no tensor is read.
+    pub(crate) unsafe fn forward_config(&self, params: &abi::lacuna_forward_params) -> Result<KernelInfo> {
+        let mut config = abi::lacuna_forward_config::default();
+        // SAFETY: both structs are live; the caller vouches for the contents of `params`.
+        let status = self.table.forward_config.map_or(abi::LACUNA_NO_KERNEL, |f| unsafe { f(params, &mut config) });
+        self.check(status, "forward_config")?;
+        // The launcher fills a fixed array of 64; stop at the terminator, or at the end if there is none.
+        let name = config.kernel.iter().take_while(|&&c| c != 0).map(|&c| char::from(c as u8)).collect();
+        let size = |value: i32| usize::try_from(value).unwrap_or(0);
+        Ok(KernelInfo {
+            name,
+            tile_q: size(config.tile_q),
+            tile_k: size(config.tile_k),
+            threads: size(config.threads),
+            smem_bytes: size(config.smem_bytes),
+        })
+    }
+
+    /// Launches attention.
+    ///
+    /// # Safety
+    /// Every pointer of `params` is null where the header allows it, or points to memory of this machine with the
+    /// extent that the shape and strides say; `stream` belongs to this machine, and on CUDA its context is current.
+    pub(crate) unsafe fn forward(&self, params: &abi::lacuna_forward_params, stream: *mut c_void) -> Result<()> {
+        // SAFETY: passed on to the caller.
+        let status = self.table.forward.map_or(abi::LACUNA_NO_KERNEL, |f| unsafe { f(params, stream) });
+        self.check(status, "forward")
+    }
+
+    /// Launches the merge of partial results.
+    ///
+    /// # Safety
+    /// As [`Kernels::forward`].
+    pub(crate) unsafe fn merge(&self, params: &abi::lacuna_merge_params, stream: *mut c_void) -> Result<()> {
+        // SAFETY: passed on to the caller.
+        let status = self.table.merge.map_or(abi::LACUNA_NO_KERNEL, |f| unsafe { f(params, stream) });
+        self.check(status, "merge")
+    }
+
+    /// Launches the build of a schedule.
+    ///
+    /// # Safety
+    /// As [`Kernels::forward`].
+    pub(crate) unsafe fn schedule_build(
+        &self,
+        params: &abi::lacuna_schedule_params,
+        stream: *mut c_void,
+    ) -> Result<()> {
+        // SAFETY: passed on to the caller.
+        let status = self.table.schedule_build.map_or(abi::LACUNA_NO_KERNEL, |f| unsafe { f(params, stream) });
+        self.check(status, "schedule_build")
+    }
+
+    /// Launches the conversion of a dense mask to lists.
+    ///
+    /// # Safety
+    /// As [`Kernels::forward`].
+    pub(crate) unsafe fn mask_to_lists(
+        &self,
+        params: &abi::lacuna_mask_to_lists_params,
+        stream: *mut c_void,
+    ) -> Result<()> {
+        // SAFETY: passed on to the caller.
+        let status = self.table.mask_to_lists.map_or(abi::LACUNA_NO_KERNEL, |f| unsafe { f(params, stream) });
+        self.check(status, "mask_to_lists")
+    }
+
+    /// Launches the conversion of a plan to a dense mask.
+    ///
+    /// # Safety
+    /// As [`Kernels::forward`].
+    pub(crate) unsafe fn plan_to_mask(
+        &self,
+        params: &abi::lacuna_plan_to_mask_params,
+        stream: *mut c_void,
+    ) -> Result<()> {
+        // SAFETY: passed on to the caller.
+        let status = self.table.plan_to_mask.map_or(abi::LACUNA_NO_KERNEL, |f| unsafe { f(params, stream) });
+        self.check(status, "plan_to_mask")
+    }
+
+    /// Turns a status into a result; must run on the thread that made the call, as the message is thread-local.
+    fn check(&self, status: i32, call: &'static str) -> Result<()> {
+        if status == abi::LACUNA_OK {
+            return Ok(());
+        }
+        // SAFETY: returns a C string that stays valid until this thread's next failure.
+        let message = self.table.last_error.map_or(String::new(), |f| text(unsafe { f() }));
+        let message = if message.is_empty() { format!("status {status}") } else { message };
+        Err(match status {
+            abi::LACUNA_INVALID_ARGUMENT => {
+                Error::Value { what: call, expected: "given parameters in their stated ranges".into(), got: message }
+            }
+            abi::LACUNA_UNSUPPORTED => Error::Unsupported {
+                what: message,
+                hint: format!("no {call} kernel of the {} build serves it yet", text(self.table.machine)),
+            },
+            abi::LACUNA_NO_KERNEL => Error::NoKernel {
+                device: text(self.table.machine),
+                built: self.architectures(),
+                hint: format!("{message}; rebuild with the device's architecture in LACUNA_CUDA_ARCHS"),
+            },
+            abi::LACUNA_SIMT_ERROR => Error::Simt(message),
+            _ => Error::Cuda { call, message },
+        })
+    }
+}
+
+/// A C string of the library as text; empty for null.
+fn text(pointer: *const c_char) -> String {
+    if pointer.is_null() {
+        return String::new();
+    }
+    // SAFETY: the library's strings are null-terminated and live at least until the next failing call.
+    unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned()
+}

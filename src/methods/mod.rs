@@ -1,0 +1,5 @@
+//! Planners: each turns the settings of a published method into a plan.
+
+pub mod s2;
+
+pub use s2::{S2Config, S2Variant};

@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# Installs a pinned CUDA compiler (nvcc; no driver, no GPU needed) and libclang as Python wheels into
+# target/cuda-toolkit, where build.rs looks by itself. About 300 MB.
+# Usage: tools/fetch-cuda.sh [--if-needed]   --if-needed: only where no nvcc of 12.8 or newer is found
+set -euo pipefail
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+folder=$root/target/cuda-toolkit
+wheels=(
+  nvidia-cuda-nvcc==13.0.88
+  nvidia-cuda-crt==13.0.88
+  nvidia-nvvm==13.0.88
+  nvidia-cuda-runtime==13.0.96
+  nvidia-cuda-cccl==13.0.85
+  libclang==18.1.1
+)
+stamp=$folder/.wheels
+
+# The places and the oldest release of build/toolkit.rs.
+system_nvcc() {
+  local candidates=("${NVCC:-}" "${CUDA_HOME:+$CUDA_HOME/bin/nvcc}" "${CUDA_PATH:+$CUDA_PATH/bin/nvcc}"
+    "$(command -v nvcc || true)" /usr/local/cuda/bin/nvcc)
+  local nvcc release
+  for nvcc in "${candidates[@]}"; do
+    [[ -n $nvcc && -x $nvcc ]] || continue
+    release=$("$nvcc" --version 2>/dev/null | sed -n 's/.*release \([0-9]*\.[0-9]*\),.*/\1/p')
+    [[ -n $release ]] || continue
+    if [[ $(printf '%s\n' 12.8 "$release" | sort -V | head -n 1) == 12.8 ]]; then
+      echo "$nvcc ($release)"
+      return 0
+    fi
+  done
+  return 1
+}
+
+if [[ ${1:-} == --if-needed ]] && found=$(system_nvcc); then
+  echo "using nvcc: $found"
+  exit 0
+fi
+if [[ -f $stamp && $(<"$stamp") == "${wheels[*]}" ]]; then
+  exit 0
+fi
+if ! python3 -m pip --version >/dev/null 2>&1; then
+  echo "error: the CUDA compiler comes as Python wheels, but \`python3 -m pip\` does not work here. Install Python 3" \
+    "with pip (Debian, Ubuntu: apt-get install python3-pip), or install a CUDA toolkit of 12.8 or newer and set" \
+    "CUDA_HOME." >&2
+  exit 1
+fi
+
+echo "installing the CUDA compiler wheels into ${folder#"$root"/} (about 300 MB)"
+# A half-installed folder must never pass for a whole one: install beside it, then move.
+partial=$folder.partial
+rm -rf "$partial" "$folder"
+mkdir -p "$(dirname "$folder")"
+if ! python3 -m pip install --quiet --disable-pip-version-check --no-input --root-user-action=ignore --no-deps \
+  --no-compile --target "$partial" "${wheels[@]}"; then
+  echo "error: pip could not install the CUDA compiler wheels (see above); without a network, install a CUDA toolkit" \
+    "of 12.8 or newer and set CUDA_HOME." >&2
+  exit 1
+fi
+printf '%s' "${wheels[*]}" >"$partial/.wheels"
+mv "$partial" "$folder"

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# `make gpu-bundle`: gpu-bundle/ with stripped test executables of the CUDA build, the tool, and run.sh, for a Linux
+# machine that has an NVIDIA driver and neither Rust nor a CUDA toolkit. The C++ runtime is linked statically; glibc
+# must be at least as new as the one here.
+set -euo pipefail
+
+cd "$(dirname "$0")/.."
+bundle=gpu-bundle
+limit_mib=30
+
+tools/fetch-cuda.sh --if-needed
+export CXXSTDLIB_STATIC=1
+# Linked differently from the usual build: a folder of its own, or each build would undo the other's work.
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/gpu-bundle
+export LACUNA_BUILD_DIR=${LACUNA_BUILD_DIR:-$PWD/target/gpu-bundle/kernels}
+
+messages=$(mktemp)
+trap 'rm -f "$messages"' EXIT
+# The tool's own tests read files of the checkout and stay here.
+cargo test --release --no-run -p lacuna --features cuda --message-format=json-render-diagnostics >"$messages"
+cargo build --release -p lacuna-cli --features cuda
+
+rm -rf "$bundle"
+mkdir -p "$bundle/tests"
+strip -o "$bundle/lacuna" "$CARGO_TARGET_DIR/release/lacuna"
+while read -r executable; do
+  name=$(basename "$executable")
+  strip -o "$bundle/tests/${name%-*}" "$executable"
+done < <(sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' "$messages" | sort)
+cp tools/gpu-bundle-run.sh "$bundle/run.sh"
+{
+  echo "lacuna $(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)," \
+    "commit $(git describe --always --dirty 2>/dev/null || echo unknown)"
+  echo "needs: x86-64 Linux, glibc $(getconf GNU_LIBC_VERSION | cut -d ' ' -f 2) or newer, an NVIDIA driver"
+} >"$bundle/ABOUT"
+
+size=$(du -sk "$bundle" | cut -f 1)
+ls -l "$bundle" "$bundle/tests"
+echo "$bundle: $((size / 1024)) MiB"
+if ((size > limit_mib * 1024)); then
+  echo "error: $bundle is larger than $limit_mib MiB" >&2
+  exit 1
+fi
