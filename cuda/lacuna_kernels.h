@@ -61,7 +61,8 @@ typedef struct lacuna_mask {
 } lacuna_mask;
 
 // Block (i, j) of plan head h is attended iff j < sink_blocks, or i - j < local_blocks (and j <= i), or
-// (j + h * head_step + head_offset) % vertical_stride == 0, or h >= dense_from; causal plans keep j <= i.
+// (j + h / heads_per_step * head_step + head_offset) % vertical_stride == 0, or h >= dense_from; in any case only
+// blocks that hold a key the token mask shows to a row of i.
 typedef struct lacuna_block_formula {
   int32_t local_blocks;     // >= 0, counts the diagonal block
   int32_t vertical_stride;  // >= 1; 1: every block
@@ -93,7 +94,7 @@ typedef struct lacuna_block_plan {
 // rows; an entry is `unit index << 8 | row-group mask`, bit g of the mask for rows [g, g + 1) * tile_q / groups.
 typedef struct lacuna_schedule {
   int32_t tile_q;     // query rows of a schedule row: max(kernel tile, block_q)
-  int32_t unit;       // keys of an entry: min(block_k, keys of a kernel tile)
+  int32_t unit;       // keys of an entry: block_k
   int32_t rows;       // plan_batch * heads * ceil((q_len + row_shift) / tile_q)
   int32_t capacity;   // elements of entries
   int32_t* offsets;   // [rows + 1]

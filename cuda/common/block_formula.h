@@ -39,8 +39,9 @@ __host__ __device__ __forceinline__ bool formula_attends(const lacuna_block_form
 __host__ __device__ __forceinline__ int formula_skip(const lacuna_block_formula& formula, int shift, int first,
                                                      int last, int block) {
   if (block < formula.sink_blocks) return block;
-  const int64_t remainder = (static_cast<int64_t>(block) + shift) % formula.vertical_stride;
-  int64_t next = remainder == 0 ? block : block + formula.vertical_stride - remainder;
+  const int64_t here = block;
+  const int64_t remainder = (here + shift) % formula.vertical_stride;
+  int64_t next = remainder == 0 ? here : here + formula.vertical_stride - remainder;
   if (formula.local_blocks > 0 && block <= last) {
     const int64_t local = static_cast<int64_t>(first) - formula.local_blocks + 1;
     const int64_t from = local > block ? local : block;

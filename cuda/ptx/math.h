@@ -73,6 +73,22 @@ __device__ __forceinline__ float rcp(float x) {
 #endif
 }
 
+// tanh(x), relative error below 4e-7 everywhere: near zero 1 - 2 / (1 + e^2x) would cancel, so a Taylor series serves
+// there (tanh.approx has an error of 2^-11, too much for a logit).
+__device__ __forceinline__ float tanh_exact(float x) {
+  const float square = x * x;
+  if (square < 0.25f) {
+    float series = 21844.0f / 6081075.0f;
+    series = series * square - 1382.0f / 155925.0f;
+    series = series * square + 62.0f / 2835.0f;
+    series = series * square - 17.0f / 315.0f;
+    series = series * square + 2.0f / 15.0f;
+    series = series * square - 1.0f / 3.0f;
+    return x + x * square * series;
+  }
+  return 1.0f - 2.0f * rcp(1.0f + ex2(2.8853900817779268f * x));
+}
+
 // The larger of two; a NaN loses against a number.
 __device__ __forceinline__ float max_float(float a, float b) {
 #if LACUNA_SIMT

@@ -117,7 +117,8 @@ const _: () = {
     ["Offset of field: lacuna_mask::window_right"][::core::mem::offset_of!(lacuna_mask, window_right) - 8usize];
 };
 /// Block (i, j) of plan head h is attended iff j < sink_blocks, or i - j < local_blocks (and j <= i), or
-/// (j + h * head_step + head_offset) % vertical_stride == 0, or h >= dense_from; causal plans keep j <= i.
+/// (j + h / heads_per_step * head_step + head_offset) % vertical_stride == 0, or h >= dense_from; in any case only
+/// blocks that hold a key the token mask shows to a row of i.
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct lacuna_block_formula {
@@ -216,7 +217,7 @@ impl Default for lacuna_block_plan {
 pub struct lacuna_schedule {
     /// query rows of a schedule row: max(kernel tile, block_q)
     pub tile_q: i32,
-    /// keys of an entry: min(block_k, keys of a kernel tile)
+    /// keys of an entry: block_k
     pub unit: i32,
     /// plan_batch * heads * ceil((q_len + row_shift) / tile_q)
     pub rows: i32,

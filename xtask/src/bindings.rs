@@ -33,7 +33,22 @@ pub fn run(root: &Path, check: bool) -> Result<(), String> {
     }
 }
 
+/// bindgen loads libclang at run time; without a hint it takes the wheel's.
+fn find_libclang(root: &Path) -> Result<(), String> {
+    if env::var_os("LIBCLANG_PATH").is_some() {
+        return Ok(());
+    }
+    let wheel = root.join("target/cuda-toolkit/clang/native");
+    if !wheel.is_dir() {
+        return Err("libclang not found: run `make cuda-toolkit`, or set LIBCLANG_PATH to its folder".into());
+    }
+    // SAFETY: nothing else runs in this process yet.
+    unsafe { env::set_var("LIBCLANG_PATH", wheel) };
+    Ok(())
+}
+
 fn generate(root: &Path) -> Result<String, String> {
+    find_libclang(root)?;
     let rustfmt_config = root.join("rustfmt.toml");
     let mut builder = bindgen::Builder::default()
         .header(root.join(HEADER).to_string_lossy())

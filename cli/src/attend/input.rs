@@ -5,7 +5,7 @@ use crate::failure::Result;
 use crate::files::TensorFile;
 use half::{bf16, f16};
 use lacuna::{AttentionShape, Half};
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use safetensors::{Dtype, tensor::TensorView};
 
 /// A request that makes sense: sizes agree, types are known.
 pub struct Request<T> {
@@ -33,7 +33,7 @@ impl<T: Half> Request<T> {
         let ((q, q_dims), (k, k_dims), (v, v_dims)) = (float("q")?, float("k")?, float("v")?);
         let shape = shape(file, q_dims, k_dims, v_dims, T::DTYPE)?;
         let block_mask = match keys {
-            MethodKeys::Blocks(keys) => Some(block_mask(file, &tensors, &shape, keys.block_q, keys.block_k)?),
+            MethodKeys::Blocks(keys) => Some(file.block_mask(&shape, keys.block_q, keys.block_k)?),
             MethodKeys::Dense(_) | MethodKeys::S2(_) => None,
         };
         Ok(Self { shape, q: rounded(&q), k: rounded(&k), v: rounded(&v), block_mask })
@@ -57,28 +57,6 @@ fn shape(file: &TensorFile, q: [usize; 4], k: [usize; 4], v: [usize; 4], dtype: 
     let shape = AttentionShape { batch, q_heads, kv_heads, q_len, kv_len, head_dim, dtype };
     shape.validate().map_err(|e| file.error(e))?;
     Ok(shape)
-}
-
-fn block_mask(
-    file: &TensorFile,
-    tensors: &SafeTensors<'_>,
-    shape: &AttentionShape,
-    block_q: usize,
-    block_k: usize,
-) -> Result<([usize; 4], Vec<u8>)> {
-    let (view, dims) = file.tensor4(tensors, "block_mask")?;
-    file.expect_bytes("block_mask", &view)?;
-    let blocks = [shape.q_len.div_ceil(block_q), shape.kv_len.div_ceil(block_k)];
-    let [batch, heads, ..] = dims;
-    let heads_fit = [1, shape.kv_heads, shape.q_heads].contains(&heads);
-    if !(batch == 1 || batch == shape.batch) || !heads_fit || dims[2..] != blocks {
-        return Err(file.error(format_args!(
-            "tensor `block_mask` must be [1 or {}, 1 or {} or {}, {}, {}] for blocks of {block_q} queries and {block_k} keys, \
-             got {dims:?}",
-            shape.batch, shape.kv_heads, shape.q_heads, blocks[0], blocks[1]
-        )));
-    }
-    Ok((dims, view.data().to_vec()))
 }
 
 /// The elements of a float tensor, rounded to nearest, ties to even. safetensors is little-endian.

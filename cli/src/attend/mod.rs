@@ -10,6 +10,7 @@ use crate::failure::{Failure, Result, request};
 use crate::files::{Contents, OutputFile, TensorFile};
 use crate::terminal;
 use input::Request;
+pub use pattern::{s2_blocks, s2_config};
 use lacuna::{Device, ForwardOptions, Half, Mask, Stream, bf16, f16};
 use std::path::PathBuf;
 

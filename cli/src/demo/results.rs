@@ -1,6 +1,7 @@
 //! What a demo run found: the one structure behind the table, the JSON and the report.
 
 use serde::Serialize;
+use std::ops::Range;
 
 /// A whole run.
 #[derive(Debug, Clone, Serialize)]
@@ -90,6 +91,13 @@ pub struct Row {
     pub masks: Vec<BlockPicture>,
 }
 
+impl Row {
+    /// Whether the kernels are as close to the reference as they must be.
+    pub fn within_bound(&self) -> bool {
+        self.error <= self.error_bound
+    }
+}
+
 /// A value for each (query block, key block), row by row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BlockPicture {
@@ -99,4 +107,22 @@ pub struct BlockPicture {
     pub columns: usize,
     /// 0 (not attended) to 1.
     pub values: Vec<f32>,
+}
+
+impl BlockPicture {
+    /// A picture of 0s and 1s.
+    pub fn from_bytes(bytes: &[u8], rows: usize, columns: usize) -> Self {
+        Self { rows, columns, values: bytes.iter().map(|&b| f32::from(b.min(1))).collect() }
+    }
+
+    /// The part of a rectangle that is attended; 0 outside the picture.
+    pub fn filled(&self, rows: Range<usize>, columns: Range<usize>) -> f32 {
+        let (rows, columns) = (rows.start..rows.end.min(self.rows), columns.start..columns.end.min(self.columns));
+        let cells = rows.len() * columns.len();
+        if cells == 0 {
+            return 0.0;
+        }
+        let attended = rows.flat_map(|r| self.values[r * self.columns..][columns.clone()].iter()).filter(|&&x| x > 0.0);
+        attended.count() as f32 / cells as f32
+    }
 }

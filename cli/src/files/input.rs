@@ -1,6 +1,7 @@
 //! Reading tensors out of a safetensors file, with one clear line for whatever is wrong with it.
 
 use crate::failure::{Failure, Result};
+use lacuna::AttentionShape;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use std::path::{Path, PathBuf};
 
@@ -52,11 +53,34 @@ impl TensorFile {
         }
     }
 
-    /// Refuses a tensor that is not bytes.
-    pub fn expect_bytes(&self, name: &str, view: &TensorView<'_>) -> Result<()> {
-        match view.dtype() {
-            Dtype::U8 => Ok(()),
-            other => Err(self.error(format_args!("tensor `{name}` must be U8 (0 or 1 for each block), got {other:?}"))),
+    /// The tensor `block_mask` with its sizes, which must fit the shape.
+    pub fn block_mask(&self, shape: &AttentionShape, block_q: usize, block_k: usize) -> Result<([usize; 4], Vec<u8>)> {
+        let tensors = self.tensors()?;
+        let (view, dims) = self.tensor4(&tensors, "block_mask")?;
+        if view.dtype() != Dtype::U8 {
+            let got = view.dtype();
+            return Err(self.error(format_args!("tensor `block_mask` must be U8, 0 or 1 for each block, got {got:?}")));
         }
+        let blocks = [shape.q_len.div_ceil(block_q), shape.kv_len.div_ceil(block_k)];
+        let [batch, heads, ..] = dims;
+        let heads_fit = [1, shape.kv_heads, shape.q_heads].contains(&heads);
+        if !(batch == 1 || batch == shape.batch) || !heads_fit || dims[2..] != blocks {
+            return Err(self.error(format_args!(
+                "tensor `block_mask` must be [{}, {}, {}, {}] (sequences, heads, blocks of {block_q} queries, blocks of \
+                 {block_k} keys), got {dims:?}",
+                choices(&[1, shape.batch]),
+                choices(&[1, shape.kv_heads, shape.q_heads]),
+                blocks[0],
+                blocks[1]
+            )));
+        }
+        Ok((dims, view.data().to_vec()))
     }
+}
+
+/// `1 or 2 or 4`, each once.
+fn choices(sizes: &[usize]) -> String {
+    let mut names: Vec<String> = sizes.iter().map(usize::to_string).collect();
+    names.dedup();
+    names.join(" or ")
 }

@@ -5,3 +5,4 @@ mod picture;
 mod plot;
 
 pub use page::render;
+pub use picture::standalone as standalone_svg;

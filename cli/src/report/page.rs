@@ -163,7 +163,7 @@ fn table(results: &Results) -> Markup {
                                         (bits(row.bits_per_byte))
                                         small { @if i > 0 { (signed(row.bits_per_byte - dense)) } }
                                     }
-                                    td { (scientific(row.error)) small { @if row.error <= row.error_bound { "ok" } @else { "too far" } } }
+                                    td { (scientific(row.error)) small { @if row.within_bound() { "ok" } @else { "too far" } } }
                                     td { @if let Some(work) = row.work { (percent(work)) (bar(work)) } @else { "not counted" } }
                                     td { (seconds(row.seconds)) }
                                 }
@@ -182,8 +182,8 @@ fn maps(results: &Results) -> Markup {
             h2 { "Where the model looks" }
             p {
                 "The dense attention of layer " (results.reference_layer + 1) ", one picture a head. Each square is a block of "
-                "queries (down) against a block of keys (across), as dark as its largest probability, from 0.001 to 1 on a "
-                "logarithmic scale. Most of the triangle is empty: that is what sparse attention lives on."
+                "queries (down) against a block of keys (across), as dark as its largest probability, from 0.01 to 1 on a "
+                "logarithmic scale. What stays pale is what sparse attention can leave out."
             }
             div.card.maps.oracle {
                 div.heads {
@@ -206,7 +206,7 @@ fn masks(results: &Results) -> Markup {
             p { "The blocks that the kernels visited in layer " (results.reference_layer + 1) ", as the plan on the device gave them." }
             div.gallery {
                 @for (i, row) in results.rows.iter().enumerate() {
-                    article.card class=(class(row.family)) {
+                    article class={ "card " (class(row.family)) } {
                         header {
                             h3 { (i + 1) ". " (row.method) }
                             span { (percent(row.density)) }

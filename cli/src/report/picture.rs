@@ -7,7 +7,7 @@ use std::fmt::Write;
 /// Steps of opacity in a map.
 const STEPS: usize = 8;
 /// Probability at which a map's colour begins; maps are drawn on a logarithmic scale from here to 1.
-const FAINTEST: f32 = 1e-3;
+const FAINTEST: f32 = 1e-2;
 
 /// The causal triangle with the attended blocks filled. `label` is read out by screen readers.
 pub fn mask(picture: &BlockPicture, label: &str) -> Markup {
@@ -36,6 +36,29 @@ pub fn map(picture: &BlockPicture, label: &str) -> Markup {
             (PreEscaped(paths))
         }
     }
+}
+
+/// Masks side by side as an SVG file of its own.
+pub fn standalone(pictures: &[BlockPicture]) -> String {
+    let (rows, columns) = pictures.iter().fold((1, 1), |(r, c), p| (p.rows.max(r), p.columns.max(c)));
+    let across = (pictures.len() as f64).sqrt().ceil().max(1.0) as usize;
+    // Between pictures, in blocks.
+    let gap = columns / 16 + 1;
+    let down = pictures.len().div_ceil(across);
+    let (width, height) = (across * (columns + gap) + gap, down * (rows + gap) + gap);
+    let markup = html! {
+        svg xmlns="http://www.w3.org/2000/svg" viewBox=(format!("0 0 {width} {height}")) width=(width * 8) height=(height * 8)
+            shape-rendering="crispEdges" {
+            rect width=(width) height=(height) fill="#ffffff" {}
+            @for (i, picture) in pictures.iter().enumerate() {
+                g transform=(format!("translate({} {})", i % across * (columns + gap) + gap, i / across * (rows + gap) + gap)) {
+                    rect width=(picture.columns) height=(picture.rows) fill="#efedf8" {}
+                    path fill="#4a46d6" d=(runs(picture, |value| value > 0.0)) {}
+                }
+            }
+        }
+    };
+    markup.into_string()
 }
 
 /// 0 (invisible) to [`STEPS`], logarithmic.
@@ -95,6 +118,6 @@ mod tests {
 
     #[test]
     fn shades_are_logarithmic() {
-        assert_eq!([0.0, 1e-4, 1e-3, 0.03, 1.0, 2.0].map(shade), [0, 0, 1, 4, 8, 8].map(|s: usize| s));
+        assert_eq!([0.0, 1e-3, 1e-2, 0.1, 1.0, 2.0].map(shade), [0, 0, 1, 4, 8, 8]);
     }
 }

@@ -35,9 +35,7 @@ __device__ __forceinline__ ScoreRule score_rule(const lacuna_forward_params& p) 
 __device__ __forceinline__ float transformed(const ScoreRule& rule, float product) {
   const float logit = product * rule.scale;
   if (!(rule.softcap > 0.0f)) return logit;
-  // tanh x = 1 - 2 / (1 + e^2x), exact enough for |x| of any size.
-  const float x = logit * rcp(rule.softcap);
-  return rule.softcap * (1.0f - 2.0f * rcp(1.0f + ex2(2.0f * kLog2E * x)));
+  return rule.softcap * tanh_exact(logit * rcp(rule.softcap));
 }
 
 // The call row of this lane's fragment row r: (g) and (g + 8) of the warp's 16.

@@ -1,0 +1,126 @@
+//! Runs the model once for each row.
+
+use super::kernel_attention::{KernelAttention, Probe};
+use super::results::{BlockPicture, Results, Row};
+use super::settings::{Setting, all};
+use crate::failure::{Failure, Result};
+use crate::model::{Attention, Exact, Heads, Model, block_map};
+use crate::terminal;
+use candle_core::Tensor;
+use lacuna::Device;
+
+/// What to measure.
+pub struct Task<'a> {
+    /// The model.
+    pub model: &'a Model,
+    /// At least `window * windows + 1` bytes.
+    pub text: &'a [u8],
+    /// Where the text came from.
+    pub text_name: String,
+    /// Bytes of a window.
+    pub window: usize,
+    /// Windows.
+    pub windows: usize,
+    /// What dense attention is known to give, if it is.
+    pub stated_bits_per_byte: Option<f64>,
+}
+
+/// Block size of the attention map in the report.
+const MAP_BLOCK: usize = 64;
+
+/// Runs every row on a device.
+pub fn measure(task: &Task<'_>, device: &Device) -> Result<Results> {
+    let config = task.model.config();
+    // Late layers attend sharply, the first one does not.
+    let probe = Probe { layer: config.num_layers * 3 / 4 - usize::from(config.num_layers % 4 == 0), head: 0 };
+    let settings = all();
+    let progress = terminal::progress(settings.len() * task.windows * config.num_layers);
+    let mut rows: Vec<Row> = Vec::new();
+    let mut dense_macs = 0;
+    for setting in &settings {
+        progress.set_message(format!("{} {}", setting.method, setting.words));
+        let (row, macs) = run_row(task, device, setting, probe, &progress, dense_macs)?;
+        if rows.is_empty() {
+            dense_macs = macs;
+        }
+        rows.push(row);
+    }
+    progress.finish_and_clear();
+    let mut maps = Maps { layer: probe.layer, maps: Vec::new() };
+    task.model.bits_per_byte(&task.text[..=task.window], &mut maps)?;
+    Ok(Results {
+        version: env!("CARGO_PKG_VERSION"),
+        device: device.name(),
+        device_choice: device.choice().to_owned(),
+        text: task.text_name.clone(),
+        window: task.window,
+        windows: task.windows,
+        model: format!(
+            "byte-level, {} layers, {} query and {} KV heads of {}, context {}",
+            config.num_layers,
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            config.head_dim,
+            config.max_position_embeddings
+        ),
+        stated_bits_per_byte: task.stated_bits_per_byte,
+        reference_layer: probe.layer,
+        reference_head: probe.head,
+        rows,
+        maps: maps.maps,
+    })
+}
+
+/// One row and its multiply-adds; `dense_macs` is 0 in the dense row itself.
+fn run_row(
+    task: &Task<'_>,
+    device: &Device,
+    setting: &Setting,
+    probe: Probe,
+    progress: &indicatif::ProgressBar,
+    dense_macs: u64,
+) -> Result<(Row, u64)> {
+    let stream = device.new_stream()?;
+    let mut attention = KernelAttention::new(&stream, &setting.planner, progress, probe);
+    let mut bits = 0.0;
+    for window in 0..task.windows {
+        let text = &task.text[window * task.window..][..=task.window];
+        bits += task.model.bits_per_byte(text, &mut attention)?;
+    }
+    let Some(error) = attention.error else {
+        return Err(Failure::Failed("demo: the model never called its attention".into()));
+    };
+    let macs = attention.mma_macs;
+    let base = if dense_macs == 0 { macs } else { dense_macs };
+    let row = Row {
+        family: setting.family,
+        method: setting.method.to_owned(),
+        settings: setting.words.clone(),
+        density: attention.density / attention.calls as f64,
+        bits_per_byte: bits / task.windows as f64,
+        error: error.error,
+        error_bound: error.bound,
+        work: attention.counted.then(|| macs as f64 / base.max(1) as f64),
+        seconds: attention.elapsed.as_secs_f64(),
+        masks: attention.masks,
+    };
+    Ok((row, macs))
+}
+
+/// Dense attention that keeps the block maps of one layer.
+struct Maps {
+    layer: usize,
+    maps: Vec<BlockPicture>,
+}
+
+impl Attention for Maps {
+    fn attend(&mut self, heads: &Heads<'_>) -> Result<Tensor> {
+        if heads.layer == self.layer {
+            let (q_heads, n, _) = heads.q.dims3()?;
+            let blocks = n.div_ceil(MAP_BLOCK);
+            let map = |h| Ok(BlockPicture { rows: blocks, columns: blocks, values: block_map(heads, h, MAP_BLOCK)? });
+            self.maps = (0..q_heads).map(map).collect::<Result<_>>()?;
+        }
+        Exact.attend(heads)
+    }
+}

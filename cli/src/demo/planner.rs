@@ -1,0 +1,79 @@
+//! Who picks the blocks of a row of the demo.
+
+use super::selection::{best_blocks, blocks_for_density, random_scores};
+use crate::failure::Result;
+use crate::model::{Heads, block_map};
+use lacuna::{AttentionShape, BlockFormula, BlockPlan, BlockSize, S2Config, Stream};
+
+/// A way to pick blocks.
+pub enum Planner {
+    /// Every block.
+    Dense,
+    /// S2-Attention.
+    S2(S2Config),
+    /// The newest blocks of 64 and the first ones.
+    Window {
+        /// Newest blocks, the diagonal one counted.
+        blocks: usize,
+        /// First blocks.
+        sinks: usize,
+    },
+    /// For each row the blocks with the largest probability in the true attention map.
+    Oracle {
+        /// Queries and keys of a block.
+        block: usize,
+        /// Part of the causal pairs to keep.
+        density: f64,
+    },
+    /// Blocks that have nothing to do with the text.
+    Random {
+        /// Queries and keys of a block.
+        block: usize,
+        /// Part of the causal pairs to keep.
+        density: f64,
+        /// Another seed, other blocks.
+        seed: u64,
+    },
+}
+
+/// What a planner decided, on the host.
+pub enum Selection {
+    /// A formula: nothing to decide.
+    Formula,
+    /// `[1, heads, blocks, blocks]` and the block size.
+    Mask([usize; 4], Vec<u8>, usize),
+}
+
+impl Planner {
+    /// Looks at the layer's inputs. Not part of any time measured: an oracle is not a method.
+    pub fn select(&self, heads: &Heads<'_>) -> Result<Selection> {
+        let (q_heads, n, _) = heads.q.dims3()?;
+        let masks = |block: usize, density: f64, scores: &dyn Fn(usize, usize) -> Result<Vec<f32>>| {
+            let blocks = n.div_ceil(block);
+            let keep = blocks_for_density(density, blocks);
+            let planes = (0..q_heads).map(|h| Ok(best_blocks(&scores(h, blocks)?, blocks, keep)));
+            let data = planes.collect::<Result<Vec<_>>>()?.concat();
+            Ok(Selection::Mask([1, q_heads, blocks, blocks], data, block))
+        };
+        match *self {
+            Self::Dense | Self::S2(_) | Self::Window { .. } => Ok(Selection::Formula),
+            Self::Oracle { block, density } => masks(block, density, &|h, _| block_map(heads, h, block)),
+            Self::Random { block, density, seed } => {
+                let stream = |h: usize| seed + (heads.layer * q_heads + h) as u64;
+                masks(block, density, &|h, blocks| Ok(random_scores(stream(h), blocks)))
+            }
+        }
+    }
+
+    /// The plan for the kernels.
+    pub fn plan(&self, selection: &Selection, stream: &Stream, shape: &AttentionShape) -> Result<BlockPlan> {
+        Ok(match (self, selection) {
+            (Self::S2(config), _) => config.plan(shape)?,
+            (&Self::Window { blocks, sinks }, _) => {
+                BlockPlan::formula(BlockFormula::local(blocks, sinks), BlockSize::square(64), 1, true)?
+            }
+            (_, Selection::Mask(dims, data, block)) => BlockPlan::from_mask(stream, shape, *block, *block, *dims, data)?,
+            (_, Selection::Formula) => BlockPlan::dense(),
+        })
+    }
+}

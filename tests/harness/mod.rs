@@ -1,0 +1,212 @@
+//! What the integration tests share: devices, attention cases, and their comparison with the f64 reference.
+#![allow(dead_code, reason = "each test binary uses a part")]
+
+use std::sync::Once;
+
+use lacuna::reference::{Problem, Visibility, compare_lse};
+use lacuna::{
+    AttentionShape, BlockPlan, DType, Device, ForwardOptions, Half, Layout, Mask, Result, Schedule, SimtConfig, Stream,
+    Tensor, attention,
+};
+
+/// The SIMT host with every check on and a schedule drawn from the seed.
+pub fn simt(seed: u64) -> Stream {
+    Device::simt_with(SimtConfig::checked(seed)).unwrap().new_stream().unwrap()
+}
+
+/// Every device of this machine: the checking SIMT host, and the GPU if there is one. The summary says if there is none.
+pub fn streams(seed: u64) -> Vec<Stream> {
+    static SAID: Once = Once::new();
+    let mut streams = vec![simt(seed)];
+    match Device::cuda(0) {
+        Ok(device) => streams.push(device.new_stream().unwrap()),
+        Err(error) => SAID.call_once(|| eprintln!("on the SIMT host only: {error}")),
+    }
+    streams
+}
+
+/// How a tensor lies in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Storage {
+    /// `[batch, heads, seq, dim]`
+    Packed,
+    /// `[batch, seq, heads, dim]`
+    SeqFirst,
+    /// `[batch, heads, seq, dim]` with gaps after each row, head and sequence; rows stay aligned to 16 bytes.
+    Gaps,
+    /// Rows that start at odd elements.
+    Odd,
+}
+
+impl Storage {
+    pub const ALL: [Self; 4] = [Self::Packed, Self::SeqFirst, Self::Gaps, Self::Odd];
+
+    fn layout(self, dims: [usize; 4]) -> Layout {
+        let [_, heads, seq, dim] = dims.map(|d| d as i64);
+        match self {
+            Self::Packed => Layout::contiguous(dims),
+            Self::SeqFirst => Layout::strided(dims, [seq * heads * dim, dim, heads * dim]),
+            Self::Gaps => {
+                let (row, head) = (dim + 8, seq * (dim + 8) + 24);
+                Layout::strided(dims, [heads * head + 40, head, row])
+            }
+            Self::Odd => {
+                let (row, head) = (dim + 1, seq * (dim + 1) + 3);
+                Layout::strided(dims, [heads * head + 5, head, row])
+            }
+        }
+        .unwrap()
+    }
+}
+
+/// One attention call on random inputs.
+#[derive(Debug, Clone)]
+pub struct Case {
+    pub shape: AttentionShape,
+    pub mask: Mask,
+    pub scale: Option<f32>,
+    pub softcap: Option<f32>,
+    pub sink: Option<Vec<f32>>,
+    pub splits: usize,
+    /// Of q, k, v and out.
+    pub storage: [Storage; 4],
+    pub seed: u64,
+}
+
+/// A shape by its numbers: heads and lengths as (queries, keys).
+pub fn shape(batch: usize, heads: (usize, usize), lens: (usize, usize), head_dim: usize) -> AttentionShape {
+    let (q_heads, kv_heads) = heads;
+    let (q_len, kv_len) = lens;
+    AttentionShape { batch, q_heads, kv_heads, q_len, kv_len, head_dim, dtype: DType::BF16 }
+}
+
+/// What a call gave, in index order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    pub out: Vec<f32>,
+    pub lse: Vec<f32>,
+}
+
+impl Outcome {
+    /// Equality of bits, NaN included.
+    pub fn same_bits(&self, other: &Self) -> bool {
+        let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        bits(&self.out) == bits(&other.out) && bits(&self.lse) == bits(&other.lse)
+    }
+}
+
+impl Case {
+    pub fn new(shape: AttentionShape, mask: Mask) -> Self {
+        let storage = [Storage::Packed; 4];
+        Self { shape, mask, scale: None, softcap: None, sink: None, splits: 1, storage, seed: 1 }
+    }
+
+    pub fn q_dims(&self) -> [usize; 4] {
+        let s = &self.shape;
+        [s.batch, s.q_heads, s.q_len, s.head_dim]
+    }
+
+    pub fn kv_dims(&self) -> [usize; 4] {
+        let s = &self.shape;
+        [s.batch, s.kv_heads, s.kv_len, s.head_dim]
+    }
+
+    /// q, k and v.
+    pub fn inputs<T: Half>(&self) -> [Vec<T>; 3] {
+        [self.q_dims(), self.kv_dims(), self.kv_dims()].map(|dims| dims.iter().product()).map({
+            let mut state = self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+            move |len| (0..len).map(|_| T::from_f32(normal(&mut state))).collect()
+        })
+    }
+
+    pub fn options<'a>(&self, sink: Option<&'a Tensor<f32>>) -> ForwardOptions<'a> {
+        ForwardOptions { mask: self.mask, scale: self.scale, softcap: self.softcap, sink, splits: self.splits }
+    }
+
+    /// Runs the kernels. Outputs are poisoned before, and gaps must stay so.
+    pub fn run<T: Half>(&self, stream: &Stream, plan: &BlockPlan) -> Result<Outcome> {
+        let shape = AttentionShape { dtype: T::DTYPE, ..self.shape };
+        let [q, k, v] = self.inputs::<T>();
+        let tensor = |values: &[T], storage: Storage, dims| -> Result<Tensor<T>> {
+            let mut tensor = Tensor::with_layout(stream, storage.layout(dims))?;
+            tensor.copy_from_slice(stream, values)?;
+            Ok(tensor)
+        };
+        let q = tensor(&q, self.storage[0], self.q_dims())?;
+        let k = tensor(&k, self.storage[1], self.kv_dims())?;
+        let v = tensor(&v, self.storage[2], self.kv_dims())?;
+        let mut out = Tensor::<T>::with_layout(stream, self.storage[3].layout(self.q_dims()))?;
+        let mut lse = Tensor::<f32>::uninit(stream, [shape.batch, shape.q_heads, shape.q_len, 1])?;
+        out.fill_bytes(stream, 0xFF)?;
+        lse.fill_bytes(stream, 0xFF)?;
+        let sink = self.sink.as_ref().map(|sink| Tensor::vector(stream, sink)).transpose()?;
+        let options = self.options(sink.as_ref());
+
+        let schedule = Schedule::build(stream, &shape, &options, plan)?;
+        let mut workspace = stream.alloc_bytes(attention::workspace_bytes(&shape, &options))?;
+        workspace.fill(stream, 0xFF)?;
+        attention::forward(
+            stream,
+            &shape,
+            &options,
+            plan,
+            &schedule,
+            q.view(),
+            k.view(),
+            v.view(),
+            out.view_mut(),
+            Some(lse.view_mut()),
+            &mut workspace,
+        )?;
+        let values: Vec<f32> = out.to_vec(stream)?.into_iter().map(T::to_f32).collect();
+        let written = out.layout().len();
+        let storage = out.storage_to_vec(stream)?;
+        let poisoned = storage.iter().filter(|x| x.to_f32().is_nan()).count();
+        let nan = values.iter().filter(|x| x.is_nan()).count();
+        assert_eq!(poisoned - nan, storage.len() - written, "gaps of out were written: {self:?}");
+        Ok(Outcome { out: values, lse: lse.to_vec(stream)? })
+    }
+
+    /// Compares an outcome of `run::<T>` with the reference over the keys that `visible` names.
+    pub fn compare<T: Half>(&self, outcome: &Outcome, visible: &impl Visibility) -> std::result::Result<(), String> {
+        let wide = |values: &[T]| values.iter().map(|x| f64::from(x.to_f32())).collect::<Vec<_>>();
+        let [q, k, v] = self.inputs::<T>().map(|values| wide(&values));
+        let sink = self.sink.as_ref().map(|sink| sink.iter().map(|&x| f64::from(x)).collect::<Vec<_>>());
+        let problem = Problem {
+            scale: self.scale.map(f64::from),
+            softcap: self.softcap.map(f64::from),
+            sink: sink.as_deref(),
+            ..Problem::new(AttentionShape { dtype: T::DTYPE, ..self.shape }, &q, &k, &v)
+        };
+        let expected = problem.expect(visible).map_err(|error| error.to_string())?;
+        let out = expected.out.compare(&outcome.out).map_err(|error| error.to_string())?;
+        let lse = compare_lse(&outcome.lse, &expected.lse).map_err(|error| error.to_string())?;
+        if out.passed() && lse.passed() {
+            return Ok(());
+        }
+        Err(format!("out: {out}\nlse: {lse}\n{self:?} as {}", T::DTYPE))
+    }
+
+    /// Runs a plan on a stream and compares with the reference over its blocks, as the kernel `plan_to_mask` draws them.
+    pub fn check<T: Half>(&self, stream: &Stream, plan: &BlockPlan) {
+        let outcome = self.run::<T>(stream, plan).unwrap_or_else(|error| panic!("{error}\n{self:?}"));
+        let shape = AttentionShape { dtype: T::DTYPE, ..self.shape };
+        let blocks = plan.block_mask(stream, &shape, &self.mask).unwrap();
+        let device = stream.device().name();
+        self.compare::<T>(&outcome, &blocks.visibility(&shape, &self.mask))
+            .unwrap_or_else(|text| panic!("{device}: {text}"));
+    }
+}
+
+/// Sum of uniform numbers, nearly normal.
+fn normal(state: &mut u64) -> f32 {
+    (0..4).map(|_| uniform(state)).sum::<f32>() * 1.7
+}
+
+/// In -0.5..0.5.
+pub fn uniform(state: &mut u64) -> f32 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    (*state >> 40) as f32 / (1u64 << 24) as f32 - 0.5
+}

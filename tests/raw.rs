@@ -1,0 +1,142 @@
+//! Foreign memory and streams: what enters through `unsafe`.
+#![cfg(feature = "simt")]
+
+mod harness;
+
+use harness::{Case, shape, simt};
+use lacuna::attention::{self, raw};
+use lacuna::reference::TokenMask;
+use lacuna::{BlockPlan, Mask, Schedule, Stream, Tensor, TensorView, TensorViewMut, bf16};
+
+/// Zeroed memory that costs nothing until it is touched (so the alignment must be that of `calloc`).
+struct Reserved {
+    pointer: *mut u8,
+    layout: std::alloc::Layout,
+}
+
+impl Reserved {
+    fn new(bytes: usize) -> Self {
+        let layout = std::alloc::Layout::from_size_align(bytes, 16).unwrap();
+        // SAFETY: the size is not 0.
+        let pointer = unsafe { std::alloc::alloc_zeroed(layout) };
+        assert!(!pointer.is_null(), "cannot reserve {bytes} bytes");
+        Self { pointer, layout }
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this layout.
+        unsafe { std::alloc::dealloc(self.pointer, self.layout) };
+    }
+}
+
+#[test]
+fn offsets_beyond_32_bits() {
+    // Two heads, 2^31 + 128 elements apart, for q, k, v and out; and keys that are 2^25 elements apart.
+    let case = Case::new(shape(1, (2, 2), (66, 66), 32), Mask::CAUSAL);
+    let stream = simt(1);
+    let far = (1i64 << 31) + 128;
+    let (apart, dim) = (1i64 << 25, 32);
+    let elements = far as usize + 66 * apart as usize;
+    let memory = Reserved::new(2 * elements);
+    let base: *mut bf16 = memory.pointer.cast();
+    let [q, k, v] = case.inputs::<bf16>();
+    let place = |values: &[bf16], offset: usize, stride: i64| {
+        for (index, row) in values.chunks(dim).enumerate() {
+            let at = offset + index / 66 * far as usize + index % 66 * stride as usize;
+            assert!(at + dim <= elements);
+            // SAFETY: inside the reserved memory.
+            unsafe { std::ptr::copy_nonoverlapping(row.as_ptr(), base.add(at), dim) };
+        }
+    };
+    // Rows of 32 elements at 0, 32, 64 and 96 of each step of 2^25 elements do not meet.
+    place(&q, 0, apart);
+    place(&k, 32, apart);
+    place(&v, 64, apart);
+    let (dims, strides) = ([1, 2, 66, dim], [2 * far, far, apart]);
+    // SAFETY: the memory holds the layouts and outlives the views; out is written at offset 96 only.
+    let (q, k, v, out) = unsafe {
+        (
+            TensorView::from_raw(&stream, base, dims, strides).unwrap(),
+            TensorView::from_raw(&stream, base.add(32), dims, strides).unwrap(),
+            TensorView::from_raw(&stream, base.add(64), dims, strides).unwrap(),
+            TensorViewMut::from_raw(&stream, base.add(96), dims, strides),
+        )
+    };
+    // 66 rows of 2^25 elements reach over the other head, but at other elements; the check can't see that.
+    assert!(out.is_err());
+    let mut out = Tensor::<bf16>::uninit(&stream, dims).unwrap();
+    let mut lse = Tensor::<f32>::uninit(&stream, [1, 2, 66, 1]).unwrap();
+    let (options, plan) = (case.options(None), BlockPlan::dense());
+    let schedule = Schedule::build(&stream, &case.shape, &options, &plan).unwrap();
+    let mut workspace = stream.alloc_bytes(0).unwrap();
+    attention::forward(
+        &stream,
+        &case.shape,
+        &options,
+        &plan,
+        &schedule,
+        q,
+        k,
+        v,
+        out.view_mut(),
+        Some(lse.view_mut()),
+        &mut workspace,
+    )
+    .unwrap();
+    let outcome = harness::Outcome {
+        out: out.to_vec(&stream).unwrap().into_iter().map(|x| x.to_f32()).collect(),
+        lse: lse.to_vec(&stream).unwrap(),
+    };
+    case.compare::<bf16>(&outcome, &TokenMask { shape: &case.shape, mask: &case.mask }).unwrap();
+
+    // The output alone, with heads far apart.
+    // SAFETY: as above; nobody else uses this part.
+    let out = unsafe { TensorViewMut::from_raw(&stream, base.add(96), dims, [2 * far, far, 160]).unwrap() };
+    let (q, k, v) = (q, k, v);
+    attention::forward(&stream, &case.shape, &options, &plan, &schedule, q, k, v, out, None, &mut workspace).unwrap();
+    for (index, row) in outcome.out.chunks(dim).enumerate() {
+        let at = 96 + index / 66 * far as usize + index % 66 * 160;
+        // SAFETY: inside the reserved memory, written by the kernel, which is done.
+        let got = unsafe { std::slice::from_raw_parts(base.add(at), dim) };
+        assert!(row.iter().zip(got).all(|(x, y)| *x == y.to_f32()), "row {index}");
+    }
+}
+
+#[test]
+fn a_foreign_stream_works_and_outlives_its_handle() {
+    let owner = simt(2);
+    let case = Case::new(shape(1, (2, 1), (50, 60), 64), Mask::CAUSAL);
+    // SAFETY: `owner` lives to the end, and nobody uses it meanwhile.
+    let stream = unsafe { Stream::from_raw(owner.device(), owner.as_raw()).unwrap() };
+    case.check::<bf16>(&stream, &BlockPlan::dense());
+    drop(stream);
+    assert!(owner.counters().unwrap().mma_macs > 0);
+    // SAFETY: null is the default stream.
+    let default = unsafe { Stream::from_raw(owner.device(), std::ptr::null_mut()).unwrap() };
+    case.check::<bf16>(&default, &BlockPlan::dense());
+    assert_eq!(default.counters(), None);
+}
+
+#[test]
+fn raw_calls_check_what_the_host_can_see() {
+    let stream = simt(3);
+    let mut params = raw::lacuna_forward_params::default();
+    // SAFETY: no pointer is given, and the launcher refuses before it starts anything.
+    let forward = |params: &raw::lacuna_forward_params| unsafe { raw::forward(&stream, params) };
+    assert!(matches!(forward(&params), Err(lacuna::Error::Value { what: "forward" | "forward_config", .. })));
+    let shape =
+        raw::lacuna_shape { batch: 1, q_heads: 1, kv_heads: 1, q_len: 1, kv_len: 1, head_dim: 64, ..params.shape };
+    params.shape = raw::lacuna_shape { head_dim: 63, ..shape };
+    assert!(matches!(forward(&params), Err(lacuna::Error::Unsupported { .. })));
+    let offsets = [0, 1];
+    params.shape = raw::lacuna_shape { cu_seqlens_q: offsets.as_ptr(), ..shape };
+    assert!(matches!(forward(&params), Err(lacuna::Error::Unsupported { .. })));
+    params.shape = raw::lacuna_shape { block_table: offsets.as_ptr(), ..shape };
+    assert!(matches!(forward(&params), Err(lacuna::Error::Unsupported { .. })));
+    params.shape = shape;
+    // SAFETY: reads no tensor.
+    let kernel = unsafe { raw::forward_config(stream.device(), &params) }.unwrap();
+    assert!(kernel.name.contains("d64"), "{kernel:?}");
+}
