@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Runs lacuna's suite on this machine's GPU; the results also go to results.txt beside this script.
 # Usage: ./run.sh [TEST FILTER]   Without a driver it still runs, on the SIMT host, and says so.
+# Tests compare the GPU, the SIMT host and the f64 reference; compute-sanitizer runs where it is installed; the timings
+# go to timings.jsonl.
 set -uo pipefail
 
 cd "$(dirname "$0")"
@@ -21,9 +23,17 @@ run() {
 }
 
 run "lacuna info" ./lacuna info
-for test in tests/*; do
-  run "$test" "./$test" "$@"
-done
+run "every kernel against the reference" ./lacuna check
+run "suite" ./suite "$@"
+if command -v compute-sanitizer >/dev/null && [[ $gpu_line != *none* ]]; then
+  # One shape and one layout are enough to see a bad access; the whole suite would take hours under it.
+  for tool in memcheck racecheck synccheck initcheck; do
+    run "compute-sanitizer $tool" compute-sanitizer --tool "$tool" --error-exitcode 1 ./suite --test-threads 1 \
+      head_dims masks_of_all softcaps splits
+  done
+fi
+run "timings" ./suite --ignored --nocapture timings
+grep '^{' results.txt >timings.jsonl
 
 printf '\n%s\n' "$gpu_line"
 if ((${#failed[@]} > 0)); then

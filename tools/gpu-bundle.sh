@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# `make gpu-bundle`: gpu-bundle/ with stripped test executables of the CUDA build, the tool, and run.sh, for a Linux
-# machine that has an NVIDIA driver and neither Rust nor a CUDA toolkit. The C++ runtime is linked statically; glibc
-# must be at least as new as the one here.
+# `make gpu-bundle`: gpu-bundle/ with `suite` (every integration test and the timings, one stripped executable of the
+# CUDA build), the tool, and run.sh, for a Linux machine that has an NVIDIA driver and neither Rust nor a CUDA toolkit.
+# The C++ runtime is linked statically; glibc must be at least as new as the one here.
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
@@ -17,16 +17,13 @@ export LACUNA_BUILD_DIR=${LACUNA_BUILD_DIR:-$PWD/target/gpu-bundle/kernels}
 messages=$(mktemp)
 trap 'rm -f "$messages"' EXIT
 # The tool's own tests read files of the checkout and stay here.
-cargo test --release --no-run -p lacuna --features cuda --message-format=json-render-diagnostics >"$messages"
+cargo test --release --no-run -p lacuna --test suite --features cuda --message-format=json-render-diagnostics >"$messages"
 cargo build --release -p lacuna-cli --features cuda
 
 rm -rf "$bundle"
-mkdir -p "$bundle/tests"
+mkdir -p "$bundle"
 strip -o "$bundle/lacuna" "$CARGO_TARGET_DIR/release/lacuna"
-while read -r executable; do
-  name=$(basename "$executable")
-  strip -o "$bundle/tests/${name%-*}" "$executable"
-done < <(sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' "$messages" | sort)
+strip -o "$bundle/suite" "$(sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' "$messages")"
 cp tools/gpu-bundle-run.sh "$bundle/run.sh"
 {
   echo "lacuna $(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)," \
@@ -35,7 +32,7 @@ cp tools/gpu-bundle-run.sh "$bundle/run.sh"
 } >"$bundle/ABOUT"
 
 size=$(du -sk "$bundle" | cut -f 1)
-ls -l "$bundle" "$bundle/tests"
+ls -l "$bundle"
 echo "$bundle: $((size / 1024)) MiB"
 if ((size > limit_mib * 1024)); then
   echo "error: $bundle is larger than $limit_mib MiB" >&2

@@ -1,9 +1,6 @@
 //! Dense forward attention against the f64 reference: shapes, layouts, element types, head dims.
-#![cfg(feature = "simt")]
 
-mod harness;
-
-use harness::{Case, Storage, shape, streams};
+use crate::harness::{Case, Storage, shape, streams};
 use lacuna::reference::TokenMask;
 use lacuna::{BlockPlan, Half, Mask, bf16, f16};
 use proptest::prelude::*;
@@ -97,7 +94,7 @@ fn large_logits() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn any_shape(
         batch in 1usize..3, group in 1usize..4, kv_heads in 1usize..3, q_len in 1usize..140, more in 0usize..140,

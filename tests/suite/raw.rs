@@ -1,9 +1,6 @@
 //! Foreign memory and streams: what enters through `unsafe`.
-#![cfg(feature = "simt")]
 
-mod harness;
-
-use harness::{Case, shape, simt};
+use crate::harness::{Case, shape, simt};
 use lacuna::attention::{self, raw};
 use lacuna::reference::TokenMask;
 use lacuna::{BlockPlan, Mask, Schedule, Stream, Tensor, TensorView, TensorViewMut, bf16};
@@ -85,7 +82,7 @@ fn offsets_beyond_32_bits() {
         &mut workspace,
     )
     .unwrap();
-    let outcome = harness::Outcome {
+    let outcome = crate::harness::Outcome {
         out: out.to_vec(&stream).unwrap().into_iter().map(|x| x.to_f32()).collect(),
         lse: lse.to_vec(&stream).unwrap(),
     };

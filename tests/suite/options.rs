@@ -1,9 +1,6 @@
 //! Options of forward attention against the f64 reference: windows, softcap, sinks, splits and their merge.
-#![cfg(feature = "simt")]
 
-mod harness;
-
-use harness::{Case, Storage, shape, streams, uniform};
+use crate::harness::{Case, Storage, shape, streams, uniform};
 use lacuna::reference::TokenMask;
 use lacuna::{BlockFormula, BlockPlan, BlockSize, Half, Mask, Tensor, attention, bf16, f16};
 use proptest::prelude::*;
@@ -149,7 +146,7 @@ fn lse_is_optional() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn any_options(
         q_len in 1usize..120, kv_len in 1usize..160, causal: bool, left in prop::option::of(0usize..150),

@@ -1,9 +1,6 @@
 //! The same bits whatever the SIMT host's scheduler does, and whatever else is in the batch.
-#![cfg(feature = "simt")]
 
-mod harness;
-
-use harness::{Case, shape, uniform};
+use crate::harness::{Case, shape, uniform};
 use lacuna::{
     BlockPlan, Counters, Device, Mask, Schedule, SimtAsync, SimtConfig, SimtGuard, SimtPolicy, Stream, Tensor,
     attention, bf16,
@@ -14,7 +11,7 @@ fn mask(len: usize) -> Vec<u8> {
     (0..len).map(|_| u8::from(uniform(&mut state) > 0.0)).collect()
 }
 
-fn run(stream: &Stream, case: &Case) -> (harness::Outcome, Counters) {
+fn run(stream: &Stream, case: &Case) -> (crate::harness::Outcome, Counters) {
     stream.reset_counters();
     let plan = BlockPlan::from_mask(stream, &case.shape, 16, 32, [1, 2, 7, 4], &mask(56)).unwrap();
     let outcome = case.run::<bf16>(stream, &plan).unwrap();
@@ -46,7 +43,7 @@ fn many_seeds() {
     let case = Case::new(shape(1, (2, 2), (100, 120), 64), Mask::CAUSAL);
     let (expected, _) = run(&Device::simt().unwrap().new_stream().unwrap(), &case);
     for seed in 0..24 {
-        let (outcome, _) = run(&harness::simt(seed), &case);
+        let (outcome, _) = run(&crate::harness::simt(seed), &case);
         assert!(outcome.same_bits(&expected), "seed {seed}");
     }
 }
@@ -89,7 +86,7 @@ fn a_sequence_does_not_depend_on_its_batch() {
 
 #[test]
 fn schedules_are_reused_and_rebuilt() {
-    let stream = harness::simt(5);
+    let stream = crate::harness::simt(5);
     let case = Case::new(shape(1, (2, 2), (100, 120), 64), Mask::CAUSAL);
     let options = case.options(None);
     let rows = lacuna::ListRows { block: lacuna::BlockSize { q: 16, k: 32 }, batch: 1, heads: 2, absolute: false };

@@ -1,5 +1,4 @@
 //! What the integration tests share: devices, attention cases, and their comparison with the f64 reference.
-#![allow(dead_code, reason = "each test binary uses a part")]
 
 use std::sync::Once;
 

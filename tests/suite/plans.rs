@@ -1,9 +1,6 @@
 //! Plans of every kind against the f64 reference: masks and lists of any block size, broken indices, overflow, S2.
-#![cfg(feature = "simt")]
 
-mod harness;
-
-use harness::{Case, shape, simt, streams, uniform};
+use crate::harness::{Case, shape, simt, streams, uniform};
 use lacuna::{
     AttentionShape, BlockFormula, BlockMask, BlockPlan, BlockSize, Error, ListRows, Mask, S2Config, S2Variant, Stream,
     Tensor, bf16, f16,
@@ -275,7 +272,7 @@ fn plans_that_do_not_fit_are_refused() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_mask(

@@ -1,9 +1,6 @@
 //! Safe functions with arguments that contradict each other: one clear error, never a panic or a kernel.
-#![cfg(feature = "simt")]
 
-mod harness;
-
-use harness::{Case, shape, simt};
+use crate::harness::{Case, shape, simt};
 use lacuna::{
     AttentionShape, BlockPlan, BlockSize, Buffer, Counters, DType, Device, Error, ForwardOptions, ListRows, Mask,
     Result, Schedule, Stream, Tensor, TensorView, TensorViewMut, attention, bf16, f16,

@@ -1,0 +1,12 @@
+//! The integration tests, one executable: the GPU bundle carries it to machines without Rust.
+#![cfg(feature = "simt")]
+
+mod arguments;
+mod devices;
+mod forward;
+mod harness;
+mod options;
+mod plans;
+mod raw;
+mod schedules;
+mod timings;
