@@ -74,10 +74,7 @@ pub fn attend<T: Half>(
     let lse = lse.to_vec(stream)?;
     let elapsed = start.elapsed();
     let blocks = plan.block_mask(stream, shape, &options.mask)?;
-    let work = Work {
-        kernels: kernel_names(stream.device(), shape, options, plan)?,
-        counters: stream.counters(),
-    };
+    let work = Work { kernels: kernel_names(stream.device(), shape, options, plan)?, counters: stream.counters() };
     Ok(Answer { out, lse, blocks, work, elapsed })
 }
 

@@ -32,7 +32,9 @@ impl From<lacuna::Error> for Failure {
     fn from(error: lacuna::Error) -> Self {
         use lacuna::Error as E;
         match error {
-            E::Shape { .. } | E::Value { .. } | E::Unsupported { .. } | E::List { .. } => Self::Request(error.to_string()),
+            E::Shape { .. } | E::Value { .. } | E::Unsupported { .. } | E::List { .. } => {
+                Self::Request(error.to_string())
+            }
             _ => Self::Failed(error.to_string()),
         }
     }

@@ -61,8 +61,9 @@ fn kernels(device: &Device) -> Vec<String> {
         let shape = AttentionShape { batch: 1, q_heads: 1, kv_heads: 1, q_len: 1024, kv_len: 1024, head_dim, dtype };
         if let Ok(k) = attention::kernel(device, &shape, &ForwardOptions::causal(), &BlockPlan::dense()) {
             lines.push(format!(
-                "{:<34} head_dim {head_dim:>3}, {dtype:>4}, tile {} x {}, {} threads, {:.0} KB shared",
+                "{:<34} head_dim {head_dim:>3}, {:>4}, tile {} x {}, {} threads, {:.0} KB shared",
                 k.name,
+                dtype.to_string(),
                 k.tile_q,
                 k.tile_k,
                 k.threads,

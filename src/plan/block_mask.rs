@@ -81,7 +81,8 @@ impl BlockMask {
                 }
                 for p in 0..heads {
                     let index = result.index(0, p, r, j);
-                    result.data[index] = formula.attends(p, result.first_row + r, j, mask.causal).into();
+                    // Visibility stands for causality here: rows need not count absolute positions.
+                    result.data[index] = formula.attends(p, result.first_row + r, j, false).into();
                 }
             }
         }

@@ -311,6 +311,9 @@ impl BlockPlan {
         self.check_device(stream)?;
         let mut result = Tensor::<u8>::zeros(stream, geometry.dims())?;
         if geometry.blocks()? > 0 {
+            // A shared plan has rows although the batch may be empty.
+            let shape = AttentionShape { batch: shape.batch.max(1), ..*shape };
+            let shape = &shape;
             let params = abi::lacuna_plan_to_mask_params {
                 shape: convert::shape(shape),
                 mask: convert::mask(mask, shape),

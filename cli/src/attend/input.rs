@@ -25,11 +25,7 @@ impl<T: Half> Request<T> {
     /// Reads and checks what the method needs.
     pub fn read(file: &TensorFile, keys: &MethodKeys) -> Result<Self> {
         let tensors = file.tensors()?;
-        let float = |name| {
-            let (view, dims) = file.tensor4(&tensors, name)?;
-            file.expect_float(name, &view)?;
-            Ok((view, dims))
-        };
+        let float = |name| file.float_tensor(&tensors, name);
         let ((q, q_dims), (k, k_dims), (v, v_dims)) = (float("q")?, float("k")?, float("v")?);
         let shape = shape(file, q_dims, k_dims, v_dims, T::DTYPE)?;
         let block_mask = match keys {
@@ -41,7 +37,13 @@ impl<T: Half> Request<T> {
 }
 
 /// The sizes of the call, if the three tensors agree.
-fn shape(file: &TensorFile, q: [usize; 4], k: [usize; 4], v: [usize; 4], dtype: lacuna::DType) -> Result<AttentionShape> {
+fn shape(
+    file: &TensorFile,
+    q: [usize; 4],
+    k: [usize; 4],
+    v: [usize; 4],
+    dtype: lacuna::DType,
+) -> Result<AttentionShape> {
     if v != k {
         return Err(file.error(format_args!("tensor `v` must have the shape of `k`, {k:?}, got {v:?}")));
     }
@@ -52,7 +54,9 @@ fn shape(file: &TensorFile, q: [usize; 4], k: [usize; 4], v: [usize; 4], dtype: 
         return Err(file.error(format_args!("tensor `k` must be {expected} to fit q {q:?}, got {k:?}")));
     }
     if kv_heads == 0 || q_heads == 0 || q_heads % kv_heads != 0 {
-        return Err(file.error(format_args!("the heads of q must be a multiple of those of k, got {q_heads} and {kv_heads}")));
+        return Err(
+            file.error(format_args!("the heads of q must be a multiple of those of k, got {q_heads} and {kv_heads}"))
+        );
     }
     let shape = AttentionShape { batch, q_heads, kv_heads, q_len, kv_len, head_dim, dtype };
     shape.validate().map_err(|e| file.error(e))?;
@@ -84,7 +88,7 @@ mod tests {
         // Halfway between 1 and the next bf16 (1 + 2^-7), and between that and the one after.
         assert_eq!(round_one::<bf16>(Dtype::F32, &(1.0f32 + 0.00390625).to_le_bytes()), 1.0);
         assert_eq!(round_one::<bf16>(Dtype::F32, &(1.0f32 + 3.0 * 0.00390625).to_le_bytes()), 1.015625);
-        assert_eq!(round_one::<bf16>(Dtype::F16, &f16::from_f32(1.00390625).to_le_bytes()), 1.0);
+        assert_eq!(round_one::<bf16>(Dtype::F16, &f16::from_f32(1.0 + 1.0 / 256.0).to_le_bytes()), 1.0);
         assert_eq!(round_one::<f16>(Dtype::BF16, &bf16::from_f32(1e30).to_le_bytes()), f32::INFINITY);
         assert_eq!(round_one::<f16>(Dtype::F16, &0x3555u16.to_le_bytes()), f16::from_bits(0x3555).to_f32());
     }

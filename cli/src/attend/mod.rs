@@ -10,8 +10,8 @@ use crate::failure::{Failure, Result, request};
 use crate::files::{Contents, OutputFile, TensorFile};
 use crate::terminal;
 use input::Request;
-pub use pattern::{s2_blocks, s2_config};
 use lacuna::{Device, ForwardOptions, Half, Mask, Stream, bf16, f16};
+pub use pattern::{s2_blocks, s2_config};
 use std::path::PathBuf;
 
 /// Compute attention on the tensors of a file.
@@ -73,7 +73,9 @@ fn run_as<T: Half + Into<f64>>(args: &Args, keys: &MethodKeys, file: &TensorFile
         let report = check::check(&request, &options, &pattern, &answer)?;
         terminal::print(&report.text);
         if !report.passed {
-            return Err(Failure::Failed("check: the output is not what the reference says; nothing was written".into()));
+            return Err(Failure::Failed(
+                "check: the output is not what the reference says; nothing was written".into(),
+            ));
         }
     }
     output.write(&contents(args.method, &stream, &request, &options, &answer))

@@ -113,7 +113,11 @@ impl fmt::Display for Case {
         let Variant { causal, heads, lens } = self.variant;
         let mask = if causal { "causal" } else { "full" };
         let (head_dim, dtype, kind) = (self.head_dim, self.dtype, self.kind.name());
-        write!(f, "{kind}, head_dim {head_dim}, {dtype}, {mask}, heads {}:{}, {} x {}", heads.0, heads.1, lens.0, lens.1)
+        write!(
+            f,
+            "{kind}, head_dim {head_dim}, {dtype}, {mask}, heads {}:{}, {} x {}",
+            heads.0, heads.1, lens.0, lens.1
+        )
     }
 }
 
@@ -158,7 +162,7 @@ impl Case {
             options.mask.window_left = Some(40);
             options.mask.window_right = Some(9);
             (options.softcap, options.sink) = (Some(5.0), Some(&sink));
-            (problem.softcap, problem.sink) = (Some(5.0), Some(&wide_sinks));
+            (problem.softcap, problem.sink) = (Some(5.0), Some(wide_sinks.as_slice()));
         }
         let blocks = self.blocks(&shape, &options.mask)?;
         let plan = self.plan(stream, &shape, blocks.as_ref())?;
@@ -181,12 +185,20 @@ impl Case {
         BlockFormula { vertical_stride: 3, head_step: 1, head_offset: 0, ..BlockFormula::local(1, 1) }
     }
 
+    /// Causal formulas count query blocks in absolute positions.
+    fn absolute(&self) -> bool {
+        self.variant.causal
+    }
+
     /// The blocks to read, made on the host; `None` where it is about tokens.
     fn blocks(&self, shape: &AttentionShape, mask: &Mask) -> Result<Option<BlockMask>> {
         let BlockSize { q, k } = self.kind.block();
         Ok(match self.kind {
             Kind::Dense | Kind::Options | Kind::Splits => None,
-            Kind::Formula => Some(BlockMask::from_formula(shape, mask, &self.formula(), shape.kv_heads, q, k, false)?),
+            Kind::Formula => {
+                let (formula, absolute) = (self.formula(), self.absolute());
+                Some(BlockMask::from_formula(shape, mask, &formula, shape.kv_heads, q, k, absolute)?)
+            }
             Kind::Lists64 | Kind::Lists16 | Kind::Mixed => {
                 let size = shape.batch * shape.q_heads * shape.q_len.div_ceil(q) * shape.kv_len.div_ceil(k);
                 // A third of the blocks, in no order; some rows are empty.
@@ -198,7 +210,9 @@ impl Case {
 
     fn plan(&self, stream: &Stream, shape: &AttentionShape, blocks: Option<&BlockMask>) -> Result<BlockPlan> {
         Ok(match (self.kind, blocks) {
-            (Kind::Formula, _) => BlockPlan::formula(self.formula(), self.kind.block(), shape.kv_heads, false)?,
+            (Kind::Formula, _) => {
+                BlockPlan::formula(self.formula(), self.kind.block(), shape.kv_heads, self.absolute())?
+            }
             (_, Some(b)) => {
                 let dims = [b.batch, b.heads, b.q_blocks, b.kv_blocks];
                 BlockPlan::from_mask(stream, shape, b.block_q, b.block_k, dims, &b.data)?

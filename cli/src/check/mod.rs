@@ -38,7 +38,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut ran = 0;
     let progress = terminal::progress(HEAD_DIMS.len() * 2 * kinds.len() * variants.len());
     for (head_dim, dtype) in HEAD_DIMS.iter().flat_map(|&d| [DType::BF16, DType::F16].map(|t| (d, t))) {
-        let mut row = vec![format!("head_dim {head_dim:>3} {dtype:>4}")];
+        let mut row = vec![format!("head_dim {head_dim:>3} {:>4}", dtype.to_string())];
         for kind in kinds {
             let mut cell = Tally::default();
             for variant in &variants {

@@ -38,7 +38,7 @@ pub struct KernelAttention<'a> {
     pub elapsed: Duration,
     /// At the probe.
     pub error: Option<Measure>,
-    /// At the probe, one a plan head.
+    /// At the probe, one a query head.
     pub masks: Vec<BlockPicture>,
 }
 
@@ -93,9 +93,10 @@ impl Attention for KernelAttention<'_> {
         }
         if heads.layer == self.probe.layer && self.error.is_none() {
             self.error = Some(error_of_head(self.probe.head, &shape, inputs, &answer)?);
-            let planes = answer.blocks.data.chunks(answer.blocks.q_blocks * answer.blocks.kv_blocks);
-            let picture = |plane| BlockPicture::from_bytes(plane, answer.blocks.q_blocks, answer.blocks.kv_blocks);
-            self.masks = planes.map(picture).collect();
+            let (rows, columns) = (answer.blocks.q_blocks, answer.blocks.kv_blocks);
+            let plane =
+                |h: usize| &answer.blocks.data[h * answer.blocks.heads / q_heads * rows * columns..][..rows * columns];
+            self.masks = (0..q_heads).map(|h| BlockPicture::from_bytes(plane(h), rows, columns)).collect();
         }
         self.progress.inc(1);
         Ok(Tensor::from_vec(answer.out, (q_heads, len, head_dim), heads.q.device())?)

@@ -1,7 +1,7 @@
 //! Runs the model once for each row.
 
 use super::kernel_attention::{KernelAttention, Probe};
-use super::results::{BlockPicture, Results, Row};
+use super::results::{BlockPicture, Family, Results, Row};
 use super::settings::{Setting, all};
 use crate::failure::{Failure, Result};
 use crate::model::{Attention, Exact, Heads, Model, block_map};
@@ -21,6 +21,8 @@ pub struct Task<'a> {
     pub window: usize,
     /// Windows.
     pub windows: usize,
+    /// Families to run beside dense; empty: all.
+    pub only: &'a [Family],
     /// What dense attention is known to give, if it is.
     pub stated_bits_per_byte: Option<f64>,
 }
@@ -32,8 +34,9 @@ const MAP_BLOCK: usize = 64;
 pub fn measure(task: &Task<'_>, device: &Device) -> Result<Results> {
     let config = task.model.config();
     // Late layers attend sharply, the first one does not.
-    let probe = Probe { layer: config.num_layers * 3 / 4 - usize::from(config.num_layers % 4 == 0), head: 0 };
-    let settings = all();
+    let probe = Probe { layer: (config.num_layers - 1) * 2 / 3, head: 0 };
+    let wanted = |family| family == Family::Dense || task.only.is_empty() || task.only.contains(&family);
+    let settings: Vec<Setting> = all().into_iter().filter(|setting| wanted(setting.family)).collect();
     let progress = terminal::progress(settings.len() * task.windows * config.num_layers);
     let mut rows: Vec<Row> = Vec::new();
     let mut dense_macs = 0;

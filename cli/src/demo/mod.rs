@@ -38,6 +38,9 @@ pub struct Args {
     /// Windows to average over
     #[arg(long, default_value_t = 1)]
     windows: usize,
+    /// Run only these families of rows, and dense
+    #[arg(long, value_delimiter = ',', value_name = "FAMILY,...")]
+    only: Vec<results::Family>,
     /// Also write the table as JSON
     #[arg(long, value_name = "OUT.json")]
     json: Option<PathBuf>,
@@ -86,6 +89,7 @@ pub fn run(args: &Args) -> Result<()> {
         ),
         window: args.window,
         windows: args.windows,
+        only: &args.only,
         stated_bits_per_byte: if built_in { stated(args.window, args.windows) } else { None },
     };
     let results = measure::measure(&task, &Device::parse(&args.device)?)?;

@@ -72,7 +72,9 @@ impl Planner {
             (&Self::Window { blocks, sinks }, _) => {
                 BlockPlan::formula(BlockFormula::local(blocks, sinks), BlockSize::square(64), 1, true)?
             }
-            (_, Selection::Mask(dims, data, block)) => BlockPlan::from_mask(stream, shape, *block, *block, *dims, data)?,
+            (_, Selection::Mask(dims, data, block)) => {
+                BlockPlan::from_mask(stream, shape, *block, *block, *dims, data)?
+            }
             (_, Selection::Formula) => BlockPlan::dense(),
         })
     }

@@ -34,7 +34,7 @@ pub struct Results {
 }
 
 /// What decides which keys are read; rows of a family share a colour.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
     /// Every key.
@@ -86,7 +86,7 @@ pub struct Row {
     pub work: Option<f64>,
     /// Wall time of all attention calls: planning, scheduling, kernels and copies.
     pub seconds: f64,
-    /// Blocks attended in `reference_layer`, one picture a plan head.
+    /// Blocks attended in `reference_layer`, one picture a query head.
     #[serde(skip)]
     pub masks: Vec<BlockPicture>,
 }

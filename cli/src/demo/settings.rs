@@ -38,7 +38,7 @@ pub fn all() -> Vec<Setting> {
     rows.extend([(64, 0.3), (64, 0.2), (32, 0.2), (32, 0.1), (16, 0.1)].map(|(block, density)| Setting {
         family: Family::Oracle,
         method: "blocks",
-        words: format!("oracle: best {:.0} % by true maximum, blocks of {block}", 100.0 * density),
+        words: format!("oracle {:.0} %, blocks of {block}", 100.0 * density),
         planner: Planner::Oracle { block, density },
     }));
     rows.push(Setting {

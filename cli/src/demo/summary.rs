@@ -20,7 +20,8 @@ pub fn text(results: &Results) -> String {
         ]);
     }
     let windows = if results.windows == 1 { "1 window".to_owned() } else { format!("{} windows", results.windows) };
-    let mut text = format!("{windows} of {} bytes on {} ({})\n\n", results.window, results.device, results.device_choice);
+    let mut text =
+        format!("{windows} of {} bytes on {} ({})\n\n", results.window, results.device, results.device_choice);
     text += &table(&rows, 3);
     text += &format!(
         "\nerror: relative to the f64 reference under the same mask, query head {} of layer {}; the bound is {:.1e} or more\n",
@@ -30,7 +31,10 @@ pub fn text(results: &Results) -> String {
     );
     text += "work: multiply-adds of matrix instructions, of those of dense; counted by the SIMT host\n";
     if let Some(stated) = results.stated_bits_per_byte {
-        text += &format!("dense: {:.4} bits per byte; the model's definition states {stated:.4}\n", results.rows[0].bits_per_byte);
+        text += &format!(
+            "dense: {:.4} bits per byte; the model's definition states {stated:.4}\n",
+            results.rows[0].bits_per_byte
+        );
     }
     text
 }

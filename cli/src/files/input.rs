@@ -31,8 +31,8 @@ impl TensorFile {
         SafeTensors::deserialize(&self.bytes).map_err(|e| self.error(e))
     }
 
-    /// The tensor `name` with its four sizes.
-    pub fn tensor4<'a>(&self, tensors: &SafeTensors<'a>, name: &str) -> Result<(TensorView<'a>, [usize; 4])> {
+    /// A tensor of four dimensions with their sizes.
+    fn tensor4<'a>(&self, tensors: &SafeTensors<'a>, name: &str) -> Result<(TensorView<'a>, [usize; 4])> {
         let Ok(view) = tensors.tensor(name) else {
             let mut names = tensors.names();
             names.sort_unstable();
@@ -45,15 +45,16 @@ impl TensorFile {
         Ok((view, dims))
     }
 
-    /// Refuses a tensor that is not one of the float types of the contract.
-    pub fn expect_float(&self, name: &str, view: &TensorView<'_>) -> Result<()> {
+    /// A tensor of one of the float types of the contract with its four sizes.
+    pub fn float_tensor<'a>(&self, tensors: &SafeTensors<'a>, name: &str) -> Result<(TensorView<'a>, [usize; 4])> {
+        let (view, dims) = self.tensor4(tensors, name)?;
         match view.dtype() {
-            Dtype::F16 | Dtype::BF16 | Dtype::F32 => Ok(()),
+            Dtype::F16 | Dtype::BF16 | Dtype::F32 => Ok((view, dims)),
             other => Err(self.error(format_args!("tensor `{name}` must be F16, BF16 or F32, got {other:?}"))),
         }
     }
 
-    /// The tensor `block_mask` with its sizes, which must fit the shape.
+    /// The tensor `block_mask` as 0s and 1s with its sizes, which must fit the shape.
     pub fn block_mask(&self, shape: &AttentionShape, block_q: usize, block_k: usize) -> Result<([usize; 4], Vec<u8>)> {
         let tensors = self.tensors()?;
         let (view, dims) = self.tensor4(&tensors, "block_mask")?;
@@ -74,7 +75,7 @@ impl TensorFile {
                 blocks[1]
             )));
         }
-        Ok((dims, view.data().to_vec()))
+        Ok((dims, view.data().iter().map(|&byte| byte.min(1)).collect()))
     }
 }
 

@@ -20,7 +20,7 @@ impl Attention for Exact {
 }
 
 /// The causal attention map `[n, n]` of query head `h`.
-pub fn probabilities(heads: &Heads<'_>, h: usize) -> Result<Tensor> {
+fn probabilities(heads: &Heads<'_>, h: usize) -> Result<Tensor> {
     let (q_heads, n, dim) = heads.q.dims3()?;
     let k = heads.k.get(h * heads.k.dim(0)? / q_heads)?;
     let logits = (heads.q.get(h)?.matmul(&k.t()?)? * (dim as f64).sqrt().recip())?;

@@ -9,7 +9,7 @@ mod exact;
 mod weights;
 
 pub use attention::{Attention, Heads};
-pub use exact::{Exact, block_map, probabilities};
+pub use exact::{Exact, block_map};
 pub use weights::{Config, Files};
 
 use crate::failure::{Failure, Result};
@@ -46,11 +46,7 @@ impl Model {
             bits += (max + sum.ln() - row[next as usize] as f64) / std::f64::consts::LN_2;
         }
         let bits = bits / logits.len() as f64;
-        if bits.is_finite() {
-            Ok(bits)
-        } else {
-            Err(Failure::Failed("model: the logits are not finite".into()))
-        }
+        if bits.is_finite() { Ok(bits) } else { Err(Failure::Failed("model: the logits are not finite".into())) }
     }
 
     /// Logits `[n, vocab]` of one window.

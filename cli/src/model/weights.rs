@@ -36,10 +36,13 @@ impl Config {
         if config.vocab_size != 256 {
             return Err(bad(format!("vocab_size must be 256 (tokens are bytes), got {}", config.vocab_size)));
         }
-        if config.num_key_value_heads == 0 || config.num_attention_heads % config.num_key_value_heads != 0 {
+        if config.num_layers == 0 || config.hidden_size == 0 {
+            return Err(bad("num_layers and hidden_size must be at least 1".into()));
+        }
+        if config.num_key_value_heads == 0 || !config.num_attention_heads.is_multiple_of(config.num_key_value_heads) {
             return Err(bad("num_attention_heads must be a multiple of num_key_value_heads".into()));
         }
-        if config.head_dim == 0 || config.head_dim % 2 != 0 {
+        if config.head_dim == 0 || !config.head_dim.is_multiple_of(2) {
             return Err(bad(format!("head_dim must be even and positive, got {}", config.head_dim)));
         }
         Ok(config)
@@ -72,11 +75,7 @@ impl Files {
             let path = directory.join(name);
             std::fs::read(&path).map_err(|e| Failure::Request(format!("model: {}: {e}", path.display())))
         };
-        Ok(Self {
-            config: read("config.json")?,
-            weights: read("model.safetensors")?,
-            text: read("valid.txt")?,
-        })
+        Ok(Self { config: read("config.json")?, weights: read("model.safetensors")?, text: read("valid.txt")? })
     }
 }
 

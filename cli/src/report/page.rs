@@ -47,7 +47,7 @@ fn heading(results: &Results) -> Markup {
                 "decides which blocks of the past they look at."
             }
             dl.facts {
-                div { dt { "Device" } dd { (results.device) " (" (results.device_choice) ")" } }
+                div { dt { "Device" } dd { (results.device) br; small { (results.device_choice) } } }
                 div { dt { "Model" } dd { (results.model) } }
                 div { dt { "Text" } dd { (results.text) } }
             }
@@ -83,8 +83,13 @@ fn figures(results: &Results) -> Markup {
             div.card.figure {
                 b { (percent(row.density)) small { "of the pairs" } }
                 p {
-                    "The least that a rule here reads without losing quality: " (row.method) ", " (row.settings)
-                    ", at " (bits(row.bits_per_byte)) " bits per byte."
+                    @if row.family == Family::Oracle {
+                        "would do, if one knew which: the " (row.settings) " reaches " (bits(row.bits_per_byte))
+                        " bits per byte. It looks at the true attention map first, which no method can."
+                    } @else {
+                        "is the least that a rule here reads without losing quality: " (row.method) ", " (row.settings)
+                        ", at " (bits(row.bits_per_byte)) " bits per byte."
+                    }
                 }
             }
         }
@@ -92,8 +97,8 @@ fn figures(results: &Results) -> Markup {
             div.card.figure {
                 b { (scientific(row.error)) small { "largest error" } }
                 p {
-                    "Against an f64 reference with the same mask, relative. The kernels may be twice as far off as the ideal "
-                    "bf16 algorithm: " (scientific(row.error_bound)) "."
+                    "against an f64 reference under the same mask, relative. Allowed is twice the error of the ideal bf16 "
+                    "algorithm, here " (scientific(row.error_bound)) "."
                 }
             }
         }
@@ -142,8 +147,8 @@ fn table(results: &Results) -> Markup {
         section {
             h2 { "Every run" }
             p {
-                "Errors were measured on query head " (results.reference_head + 1) " of layer " (results.reference_layer + 1)
-                "; everything else is over the whole model."
+                "Errors were measured on query head " (results.reference_head) " of layer " (results.reference_layer)
+                " (counted from 0); everything else is over the whole model."
             }
             div.card.table {
                 div.scroll {
@@ -181,7 +186,7 @@ fn maps(results: &Results) -> Markup {
         section {
             h2 { "Where the model looks" }
             p {
-                "The dense attention of layer " (results.reference_layer + 1) ", one picture a head. Each square is a block of "
+                "The dense attention of layer " (results.reference_layer) ", one picture a head. Each square is a block of "
                 "queries (down) against a block of keys (across), as dark as its largest probability, from 0.01 to 1 on a "
                 "logarithmic scale. What stays pale is what sparse attention can leave out."
             }
@@ -189,8 +194,8 @@ fn maps(results: &Results) -> Markup {
                 div.heads {
                     @for (h, map) in results.maps.iter().enumerate() {
                         figure {
-                            (picture::map(map, &format!("attention map of head {}", h + 1)))
-                            figcaption { "head " (h + 1) }
+                            (picture::map(map, &format!("attention map of head {h}")))
+                            figcaption { "head " (h) }
                         }
                     }
                 }
@@ -203,7 +208,8 @@ fn masks(results: &Results) -> Markup {
     html! {
         section {
             h2 { "What each rule reads" }
-            p { "The blocks that the kernels visited in layer " (results.reference_layer + 1) ", as the plan on the device gave them." }
+            p { "The blocks that the kernels visited in layer " (results.reference_layer) ", as the plan on the device gave them, for each "
+                "query head. A blank square is a block whose keys and values were never loaded." }
             div.gallery {
                 @for (i, row) in results.rows.iter().enumerate() {
                     article class={ "card " (class(row.family)) } {
@@ -212,11 +218,11 @@ fn masks(results: &Results) -> Markup {
                             span { (percent(row.density)) }
                             p { (row.settings) }
                         }
-                        div.heads.one[row.masks.len() == 1] {
+                        div.heads {
                             @for (h, mask) in row.masks.iter().enumerate() {
                                 figure {
-                                    (picture::mask(mask, &format!("blocks read by {} {}, head {}", row.method, row.settings, h + 1)))
-                                    figcaption { (head_name(row.masks.len(), h)) }
+                                    (picture::mask(mask, &format!("blocks read by {} {}, head {h}", row.method, row.settings)))
+                                    figcaption { "head " (h) }
                                 }
                             }
                         }
@@ -227,21 +233,18 @@ fn masks(results: &Results) -> Markup {
     }
 }
 
-fn head_name(heads: usize, h: usize) -> String {
-    match heads {
-        1 => "all heads".to_owned(),
-        _ => format!("plan head {}", h + 1),
-    }
-}
-
 fn reading(results: &Results) -> Markup {
     let terms = [
-        ("Density", "Visited (query, key) pairs over all causal pairs, averaged over layers. It is what a plan promises."),
+        (
+            "Density",
+            "Visited (query, key) pairs over all causal pairs, averaged over layers. It is what a plan promises.",
+        ),
         ("Bits per byte", "How many bits the model needs for the next byte of the text; its quality. Lower is better."),
         (
             "Matrix work",
             "Multiply-adds that the kernels' matrix instructions did, over those of the dense run; counted by the SIMT host. \
-             It can lie above the density where blocks are smaller than a kernel tile.",
+             It \
+             lies a little above the density, since blocks on the diagonal are computed whole.",
         ),
         (
             "Error",
@@ -330,7 +333,7 @@ fn grouped(n: usize) -> String {
     let digits = n.to_string();
     let mut text = String::new();
     for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             text.push('\u{202f}');
         }
         text.push(c);

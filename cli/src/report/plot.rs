@@ -3,9 +3,13 @@
 use crate::demo::results::{Family, Results};
 use crate::failure::{Failure, Result};
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 /// Pixels of the drawing; it scales with the page.
 const SIZE: (u32, u32) = (860, 440);
+
+/// Pixels of a numbered circle.
+const RADIUS: i32 = 9;
 
 /// Colours that stand for the page's own: plotters writes plain colours, the page wants its light or dark ones.
 const INK: RGBColor = RGBColor(1, 1, 1);
@@ -59,19 +63,41 @@ fn draw(results: &Results, svg: &mut String) -> Result<(), Box<dyn std::error::E
         let line = [(0.0, dense.bits_per_byte), (105.0, dense.bits_per_byte)];
         chart.draw_series(DashedLineSeries::new(line, 5, 5, family_color(Family::Dense).stroke_width(1)))?;
     }
-    use plotters::style::text_anchor::{HPos, Pos, VPos};
-    for (i, row) in rows.iter().enumerate() {
-        let color = family_color(row.family);
-        let number = font(12, &PAPER).pos(Pos::new(HPos::Center, VPos::Center));
-        chart.draw_series(std::iter::once(
-            EmptyElement::at((row.density * 100.0, row.bits_per_byte))
-                + Circle::new((0, 0), 10, ShapeStyle::from(PAPER).filled())
-                + Circle::new((0, 0), 9, ShapeStyle::from(color).filled())
-                + Text::new((i + 1).to_string(), (0, 0), number),
-        ))?;
+    let pixels: Vec<(i32, i32)> =
+        rows.iter().map(|row| chart.backend_coord(&(row.density * 100.0, row.bits_per_byte))).collect();
+    let number = font(12, &PAPER).pos(Pos::new(HPos::Center, VPos::Center));
+    for (i, (&point, label)) in pixels.iter().zip(spread(&pixels)).enumerate() {
+        let color = family_color(rows[i].family);
+        area.draw(&PathElement::new([point, label], color.stroke_width(1)))?;
+        area.draw(&Circle::new(point, 3, color.filled()))?;
+        area.draw(&Circle::new(label, RADIUS + 1, PAPER.filled()))?;
+        area.draw(&Circle::new(label, RADIUS, color.filled()))?;
+        area.draw(&Text::new((i + 1).to_string(), label, number.clone()))?;
     }
     area.present()?;
     Ok(())
+}
+
+/// Centres for the numbers: at their points, pushed apart where they would cover each other.
+fn spread(points: &[(i32, i32)]) -> Vec<(i32, i32)> {
+    let distance = f64::from(2 * RADIUS + 2);
+    let mut centres: Vec<(f64, f64)> = points.iter().map(|&(x, y)| (f64::from(x), f64::from(y))).collect();
+    for _ in 0..200 {
+        for a in 0..centres.len() {
+            for b in 0..a {
+                let (dx, dy) = (centres[a].0 - centres[b].0, centres[a].1 - centres[b].1);
+                let apart = dx.hypot(dy);
+                if apart < distance {
+                    // Half of what is missing for each; two at the very same place part sideways.
+                    let (ux, uy) = if apart > 0.0 { (dx / apart, dy / apart) } else { (1.0, 0.0) };
+                    let push = (distance - apart) / 2.0;
+                    centres[a] = (centres[a].0 + ux * push, centres[a].1 + uy * push);
+                    centres[b] = (centres[b].0 - ux * push, centres[b].1 - uy * push);
+                }
+            }
+        }
+    }
+    centres.into_iter().map(|(x, y)| (x.round() as i32, y.round() as i32)).collect()
 }
 
 /// Replaces the stand-in colours by the page's variables and lets the drawing scale.
@@ -87,4 +113,19 @@ fn themed(svg: String) -> String {
     }
     let size = format!(r#"width="{}" height="{}" "#, SIZE.0, SIZE.1);
     svg.replacen(&size, r#"role="img" aria-label="bits per byte over density" "#, 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_do_not_cover_each_other() {
+        let centres = spread(&[(100, 100), (100, 100), (104, 101), (300, 50)]);
+        assert_eq!(centres[3], (300, 50));
+        for (a, b) in [(0, 1), (0, 2), (1, 2)] {
+            let (dx, dy) = (centres[a].0 - centres[b].0, centres[a].1 - centres[b].1);
+            assert!(f64::from(dx * dx + dy * dy).sqrt() >= f64::from(2 * RADIUS), "{centres:?}");
+        }
+    }
 }

@@ -14,7 +14,10 @@ pub fn draw(picture: &BlockPicture) -> String {
     for line in 0..lines {
         let cells = (0..columns).map(|column| {
             if scale == 1 {
-                half_blocks(picture.filled(2 * line..2 * line + 1, column..column + 1), picture.filled(2 * line + 1..2 * line + 2, column..column + 1))
+                half_blocks(
+                    picture.filled(2 * line..2 * line + 1, column..column + 1),
+                    picture.filled(2 * line + 1..2 * line + 2, column..column + 1),
+                )
             } else {
                 shade(picture.filled(2 * scale * line..2 * scale * (line + 1), scale * column..scale * (column + 1)))
             }
@@ -53,7 +56,8 @@ mod tests {
     #[test]
     fn wide_pictures_are_shaded() {
         let columns = 4 * WIDTH;
-        let picture = BlockPicture::from_bytes(&(0..columns).map(|j| u8::from(j % 4 < 2)).collect::<Vec<_>>(), 1, columns);
+        let picture =
+            BlockPicture::from_bytes(&(0..columns).map(|j| u8::from(j % 4 < 2)).collect::<Vec<_>>(), 1, columns);
         assert_eq!(draw(&picture).trim(), "▒".repeat(WIDTH));
         assert_eq!(draw(&BlockPicture::from_bytes(&[], 0, 0)), "");
     }

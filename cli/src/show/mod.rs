@@ -78,14 +78,17 @@ fn blocks(args: &Args, keys: &MethodKeys, shape: &AttentionShape, mask: &Mask) -
     Ok(match (keys, &args.input) {
         (MethodKeys::S2(keys), None) => s2_blocks(&s2_config(keys), shape, mask)?,
         (MethodKeys::Dense(_), None) => {
-            BlockMask::from_formula(shape, mask, &BlockFormula::dense(), 1, 64, 64, false)?
+            // Causal formulas count query blocks in absolute positions.
+            BlockMask::from_formula(shape, mask, &BlockFormula::dense(), 1, 64, 64, mask.causal)?
         }
         (MethodKeys::Blocks(keys), Some(path)) => {
             let file = TensorFile::open(path)?;
             let (dims, data) = file.block_mask(shape, keys.block_q, keys.block_k)?;
             BlockMask::from_data(shape, keys.block_q, keys.block_k, dims[0], dims[1], false, data)?
         }
-        (MethodKeys::Blocks(_), None) => return request!("show: method blocks needs --input with the tensor block_mask"),
+        (MethodKeys::Blocks(_), None) => {
+            return request!("show: method blocks needs --input with the tensor block_mask");
+        }
         _ => return request!("show: --input is for method blocks"),
     })
 }
