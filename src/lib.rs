@@ -49,3 +49,8 @@ pub use plan::{BlockFormula, BlockMask, BlockPlan, BlockSize, ListRows};
 pub use schedule::Schedule;
 pub use shape::{AttentionShape, DType, Mask};
 pub use tensor::{Element, Half, Layout, Tensor, TensorView, TensorViewMut};
+
+/// The README's quick start compiles and runs.
+#[cfg(all(doctest, feature = "simt"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -12,7 +12,7 @@ namespace LACUNA_NS {
 __device__ __forceinline__ int32_t atomic_add(int32_t* address, int32_t value) {
 #if LACUNA_SIMT
   const int32_t before = __atomic_fetch_add(address, value, __ATOMIC_RELAXED);
-  scheduling_point();
+  polling_point();
   return before;
 #else
   return atomicAdd(address, value);

@@ -61,7 +61,8 @@ void prepare_block(Block& block, int64_t index, int64_t grid, int threads, uint3
   block.arena_bytes = arena_bytes;
   const size_t rounded = (arena_bytes + 1023) / 1024 * 1024;
   block.arena = block.arena_end - rounded;
-  if (worker.config.checks != 0) memset(block.arena, 0xFF, rounded);  // NaN in every float type, -1 as an index
+  // NaN in every float type, -1 as an index.
+  if (worker.config.checks != 0) memset(block.arena - kArenaMargin, 0xFF, rounded + kArenaMargin);
   for (int w = 0; w < block.warps; ++w) {
     Warp& warp = block.warp[w];
     const int lanes = threads - 32 * w;

@@ -13,9 +13,13 @@ namespace lacuna_simt {
 namespace {
 
 void perform(Fiber& fiber, AsyncCopy& copy) {
+  Worker& worker = *fiber.block->worker;
+  Fiber* const running = worker.current;
+  worker.current = &fiber;  // whom a fault is to be blamed on
   if (copy.source_bytes > 0) memcpy(copy.destination, copy.source, copy.source_bytes);
+  worker.current = running;
   if (copy.source_bytes < 16) memset(copy.destination + copy.source_bytes, 0, 16 - copy.source_bytes);
-  fiber.block->worker->counters.copy_bytes += copy.source_bytes;
+  worker.counters.copy_bytes += copy.source_bytes;
 }
 
 void forget_finished(Fiber& fiber) {

@@ -31,9 +31,10 @@ void record_failure(Worker& worker, const char* text) {
   const std::lock_guard<std::mutex> guard(launch.failure_lock);
   if (launch.failure[0] == 0) {
     const lacuna_simt_config& config = launch.config;
-    snprintf(launch.failure, sizeof launch.failure, "kernel %s: %s [replay: seed=%llu policy=%s async=%s resident=%d]",
+    snprintf(launch.failure, sizeof launch.failure,
+             "kernel %s: %s [replay: seed=%llu policy=%s async=%s resident=%d threads=%d random_blocks=%d]",
              launch.name, text, static_cast<unsigned long long>(config.seed), policy_name(config.policy),
-             async_name(config.async_mode), config.resident);
+             async_name(config.async_mode), config.resident, config.threads, config.random_blocks);
   }
   launch.failed.store(true);
 }

@@ -33,8 +33,8 @@ void land() {
   const unsigned char* at = static_cast<const unsigned char*>(fault_address);
   const unsigned char* low = static_cast<const unsigned char*>(self.stack_low);
   const Block& block = *self.block;
-  if (at < low && at >= low - page_bytes()) fail(0, "stack overflow: a frame reaches below the thread's stack");
-  if (at >= block.arena_end && at < block.arena_end + page_bytes()) {
+  if (at < low && at >= low - guard_bytes()) fail(0, "stack overflow: a frame reaches below the thread's stack");
+  if (at >= block.arena_end && at < block.arena_end + guard_bytes()) {
     fail(0, "shared memory accessed %zu bytes past the end of its %u bytes",
          static_cast<size_t>(at - (block.arena + block.arena_bytes)), block.arena_bytes);
   }
@@ -49,6 +49,8 @@ void on_fault(int signal, siginfo_t* info, void* context) {
     const struct sigaction& previous = signal == SIGBUS ? previous_bus : previous_segv;
     if ((previous.sa_flags & SA_SIGINFO) != 0 && previous.sa_sigaction != nullptr) {
       previous.sa_sigaction(signal, info, context);
+    } else if (previous.sa_handler != SIG_DFL && previous.sa_handler != SIG_IGN) {
+      previous.sa_handler(signal);
     } else {
       // Default action: return to the faulting instruction without this handler.
       ::signal(signal, SIG_DFL);

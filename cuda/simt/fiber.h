@@ -53,6 +53,8 @@ struct CollectiveSlot {
 };
 
 constexpr int kCollectiveSlots = 4;
+// Bytes before a block's shared memory that are watched for stray writes.
+constexpr size_t kArenaMargin = 1024;
 
 struct Warp {
   Block* block;
@@ -94,6 +96,7 @@ struct Worker {
   std::vector<Block*> blocks;  // resident
   int next_block;              // round robin among residents
   int64_t steps_to_redraw;     // LACUNA_SIMT_PRIORITY: switches until priorities are drawn anew
+  int64_t polls;               // polling points since a thread last blocked or exited
   bool failed;
 };
 
@@ -105,6 +108,8 @@ inline Fiber& current_fiber() { return *current_worker->current; }
 void block_fiber(const char* waits_for, int line);
 // A moment at which the scheduler may prefer another fiber.
 void scheduling_point();
+// The same after an operation with which a thread may poll for what any other thread does: all get their turn.
+void polling_point();
 void make_ready(Fiber& fiber);
 void make_lanes_ready(Warp& warp, uint32_t lanes);
 

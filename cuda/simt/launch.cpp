@@ -104,6 +104,8 @@ int32_t run_launch(Launch& launch, lacuna_simt_stream* stream) {
   }
   run_share(launch, *workers[0]);
   for (std::thread& thread : threads) thread.join();
+  char slack[128];
+  if (checks && !launch.failed.load() && !check_slack(slack, sizeof slack)) record_failure(*workers[0], slack);
   lacuna_simt_counters total = {};
   total.launches = 1;
   for (Worker* worker : workers) {

@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <iterator>
 #include <map>
 #include <mutex>
 #include <shared_mutex>
@@ -22,9 +23,14 @@ constexpr uint64_t kLazyBytes = uint64_t{64} << 20;
 
 struct Buffer {
   size_t bytes;
-  void* mapping;  // null: from malloc
+  unsigned char* mapping;  // null: from malloc
   size_t mapping_bytes;
+  bool guarded;       // the rest of the mapping is slack: 0xFF bytes that nobody may write
+  const void* owner;  // the thread that allocated it
 };
+
+// Its address names the thread.
+thread_local char this_thread = 0;
 
 std::map<uintptr_t, Buffer>& buffers() {
   static std::map<uintptr_t, Buffer>* const all = new std::map<uintptr_t, Buffer>;
@@ -45,21 +51,27 @@ size_t page_bytes() {
   return bytes;
 }
 
+size_t guard_bytes() {
+  // Compilers for aarch64 probe large frames at steps of 64 KB only.
+  const size_t probe = size_t{64} << 10;
+  return page_bytes() > probe ? page_bytes() : probe;
+}
+
 void* map_guarded(size_t bytes) {
-  const size_t page = page_bytes();
-  void* all = mmap(nullptr, bytes + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  const size_t guard = guard_bytes();
+  void* all = mmap(nullptr, bytes + 2 * guard, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (all == MAP_FAILED) return nullptr;
-  unsigned char* usable = static_cast<unsigned char*>(all) + page;
+  unsigned char* usable = static_cast<unsigned char*>(all) + guard;
   if (bytes > 0 && mprotect(usable, bytes, PROT_READ | PROT_WRITE) != 0) {
-    munmap(all, bytes + 2 * page);
+    munmap(all, bytes + 2 * guard);
     return nullptr;
   }
   return usable;
 }
 
 void unmap_guarded(void* pointer, size_t bytes) {
-  const size_t page = page_bytes();
-  munmap(static_cast<unsigned char*>(pointer) - page, bytes + 2 * page);
+  const size_t guard = guard_bytes();
+  munmap(static_cast<unsigned char*>(pointer) - guard, bytes + 2 * guard);
 }
 
 uint32_t shared_offset(const void* pointer) {
@@ -71,7 +83,9 @@ uint32_t shared_offset(const void* pointer) {
 
 unsigned char* shared_pointer(uint32_t address, uint32_t bytes, uint32_t align, const char* what, int line) {
   const Block& block = *current_fiber().block;
-  if (address % align != 0) fail(line, "%s: shared address 0x%x is not %u-byte aligned", what, address, align);
+  if (address % align != 0) {
+    fail(line, "%s: shared address 0x%x is not %u-byte aligned", what, address - kSharedBase, align);
+  }
   if (address < kSharedBase || address - kSharedBase > block.arena_bytes ||
       block.arena_bytes - (address - kSharedBase) < bytes) {
     fail(line, "%s: shared address 0x%x + %u lies outside the block's %u bytes", what, address - kSharedBase, bytes,
@@ -80,38 +94,91 @@ unsigned char* shared_pointer(uint32_t address, uint32_t bytes, uint32_t align, 
   return block.arena + (address - kSharedBase);
 }
 
-void check_source(const void* source, size_t bytes, const char* what, int line) {
-  const uintptr_t at = reinterpret_cast<uintptr_t>(source);
+namespace {
+
+// What an access of `bytes` bytes at `at` breaks, or "" when it is within a buffer, or in memory unknown here.
+void describe_access(uintptr_t at, size_t bytes, char* text, size_t text_bytes) {
+  text[0] = 0;
   const std::shared_lock<std::shared_mutex> guard(buffers_lock());
-  auto after = buffers().upper_bound(at);
-  if (after == buffers().begin()) return;
-  --after;
-  const uintptr_t base = after->first;
-  const size_t size = after->second.bytes;
-  if (at >= base + round_up(size, 16)) return;  // another buffer, or memory that is not registered
-  if (at + bytes > base + size) {
-    fail(line, "%s reads bytes %zu to %zu of a buffer of %zu bytes", what, static_cast<size_t>(at - base),
-         static_cast<size_t>(at - base) + bytes, size);
+  const auto after = buffers().upper_bound(at);
+  if (after != buffers().begin()) {
+    const auto& [base, buffer] = *std::prev(after);
+    const uintptr_t end = base + buffer.bytes;
+    const bool owned = buffer.mapping != nullptr;
+    const uintptr_t reach =
+        owned ? reinterpret_cast<uintptr_t>(buffer.mapping) + buffer.mapping_bytes + guard_bytes() : round_up(end, 16);
+    if (at < end && end - at < bytes) {
+      snprintf(text, text_bytes, "reads bytes %zu to %zu of a buffer of %zu bytes", static_cast<size_t>(at - base),
+               static_cast<size_t>(at - base) + bytes, buffer.bytes);
+    } else if (at >= end && at < reach) {
+      snprintf(text, text_bytes, "reads %zu bytes past the end of a buffer of %zu bytes", static_cast<size_t>(at - end),
+               buffer.bytes);
+    }
+    if (at < reach) return;
   }
+  if (after == buffers().end() || after->second.mapping == nullptr) return;
+  if (at >= reinterpret_cast<uintptr_t>(after->second.mapping) - guard_bytes()) {
+    snprintf(text, text_bytes, "reads %zu bytes before the start of a buffer of %zu bytes",
+             static_cast<size_t>(after->first - at), after->second.bytes);
+  }
+}
+
+// First byte of [from, to) that is not 0xFF, or `to`.
+unsigned char* first_written(unsigned char* from, unsigned char* to) {
+  while (from < to && *from == 0xFF) ++from;
+  return from;
+}
+
+}  // namespace
+
+void check_source(const void* source, size_t bytes, const char* what, int line) {
+  char text[128];
+  // `fail` never comes back to unlock: the registry is asked in a function of its own.
+  describe_access(reinterpret_cast<uintptr_t>(source), bytes, text, sizeof text);
+  if (text[0] != 0) fail(line, "%s %s", what, text);
+}
+
+bool check_slack(char* text, size_t text_bytes) {
+  const std::shared_lock<std::shared_mutex> guard(buffers_lock());
+  for (const auto& [base, buffer] : buffers()) {
+    if (!buffer.guarded || buffer.owner != &this_thread) continue;
+    unsigned char* const start = buffer.mapping + (base - reinterpret_cast<uintptr_t>(buffer.mapping));
+    unsigned char* const end = start + buffer.bytes;
+    unsigned char* const mapping_end = buffer.mapping + buffer.mapping_bytes;
+    const unsigned char* const before = first_written(buffer.mapping, start);
+    const unsigned char* const behind = first_written(end, mapping_end);
+    if (before != start) {
+      snprintf(text, text_bytes, "memory written %zu bytes before the start of a buffer of %zu bytes",
+               static_cast<size_t>(start - before), buffer.bytes);
+    } else if (behind != mapping_end) {
+      snprintf(text, text_bytes, "memory written %zu bytes past the end of a buffer of %zu bytes",
+               static_cast<size_t>(behind - end), buffer.bytes);
+    } else {
+      continue;
+    }
+    // Said once: the next launch is not to blame.
+    memset(buffer.mapping, 0xFF, static_cast<size_t>(start - buffer.mapping));
+    memset(end, 0xFF, static_cast<size_t>(mapping_end - end));
+    return false;
+  }
+  return true;
 }
 
 void describe_address(const void* address, char* text, size_t text_bytes) {
   text[0] = 0;
   const uintptr_t at = reinterpret_cast<uintptr_t>(address);
   const std::shared_lock<std::shared_mutex> guard(buffers_lock());
-  auto after = buffers().upper_bound(at);
-  const uintptr_t near = 1 << 20;
+  const auto after = buffers().upper_bound(at);
+  size_t nearest = size_t{1} << 20;
   if (after != buffers().begin()) {
-    auto before = after;
-    --before;
-    const uintptr_t end = before->first + before->second.bytes;
-    if (at >= end && at - end < near) {
-      snprintf(text, text_bytes, "%zu bytes past the end of a buffer of %zu bytes", static_cast<size_t>(at - end),
-               before->second.bytes);
-      return;
+    const auto& [base, buffer] = *std::prev(after);
+    const uintptr_t end = base + buffer.bytes;
+    if (at >= end && at - end < nearest) {
+      nearest = at - end;
+      snprintf(text, text_bytes, "%zu bytes past the end of a buffer of %zu bytes", nearest, buffer.bytes);
     }
   }
-  if (after != buffers().end() && after->first - at < near) {
+  if (after != buffers().end() && after->first - at < nearest) {
     snprintf(text, text_bytes, "%zu bytes before the start of a buffer of %zu bytes",
              static_cast<size_t>(after->first - at), after->second.bytes);
   }
@@ -123,7 +190,7 @@ extern "C" void* lacuna_simt_alloc(uint64_t bytes, int32_t guard) {
   using namespace lacuna_simt;
   if (bytes > (uint64_t{1} << 46)) return nullptr;
   const size_t size = static_cast<size_t>(bytes);
-  Buffer buffer{size, nullptr, 0};
+  Buffer buffer{size, nullptr, 0, guard != 0, &this_thread};
   unsigned char* pointer = nullptr;
   if (guard != 0 || bytes > kLazyBytes) {
     const size_t mapped = round_up(size > 0 ? size : 1, page_bytes());
@@ -132,7 +199,12 @@ extern "C" void* lacuna_simt_alloc(uint64_t bytes, int32_t guard) {
     buffer.mapping = usable;
     buffer.mapping_bytes = mapped;
     pointer = guard == 1 ? usable + mapped - round_up(size, 16) : usable;
-    if (bytes <= kLazyBytes) memset(usable, 0xFF, mapped);
+    if (bytes <= kLazyBytes) {
+      memset(usable, 0xFF, mapped);
+    } else if (guard != 0) {
+      memset(usable, 0xFF, static_cast<size_t>(pointer - usable));
+      memset(pointer + size, 0xFF, static_cast<size_t>(usable + mapped - (pointer + size)));
+    }
   } else {
     pointer = static_cast<unsigned char*>(aligned_alloc(64, round_up(size > 0 ? size : 1, 64)));
     if (pointer == nullptr) return nullptr;

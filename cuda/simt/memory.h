@@ -17,12 +17,17 @@ uint32_t shared_offset(const void* pointer);
 unsigned char* shared_pointer(uint32_t address, uint32_t bytes, uint32_t align, const char* what, int line);
 
 size_t page_bytes();
-// Usable bytes (a multiple of the page size) between two guard pages; null when out of memory.
+// Width of the guards of map_guarded.
+size_t guard_bytes();
+// Usable bytes (a multiple of the page size) between two guards; null when out of memory.
 void* map_guarded(size_t bytes);
 void unmap_guarded(void* pointer, size_t bytes);
 
-// In a checking launch: fails if [source, source + bytes) runs over the end of a registered buffer.
+// In a checking launch: fails if [source, source + bytes) runs over an end of a registered buffer.
 void check_source(const void* source, size_t bytes, const char* what, int line);
+// After a checking launch: false, with the reason, if somebody wrote beside a guarded buffer without reaching its
+// guard. Only buffers of the calling thread count: others may belong to a launch that runs at the same time.
+bool check_slack(char* text, size_t text_bytes);
 // Names the buffer near an address: "17 bytes past the end of a buffer of 4096 bytes"; empty if none is near.
 void describe_address(const void* address, char* text, size_t text_bytes);
 

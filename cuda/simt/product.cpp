@@ -3,6 +3,7 @@
 // is one 8x8 transpose. Products of two 16-bit floats are exact in f32; sums run over ascending k in f32.
 #include "simt/product.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "simt/collective.h"
@@ -133,44 +134,64 @@ void finish_product(Warp& warp, uint32_t, int line) {
 
 // Extra cycles of reading eight 16-byte rows: rows in the same 16-byte bank group conflict unless they are one row.
 int conflicts(const uint32_t* rows) {
+  uint32_t groups = 0;
+  for (int i = 0; i < 8; ++i) groups |= 1u << (rows[i] >> 4 & 7);
+  if (groups == 0xff) return 0;  // the usual case
+  int in_group[8] = {};
   int most = 1;
   for (int i = 0; i < 8; ++i) {
-    int same = 1;
-    for (int j = 0; j < i; ++j) {
-      if (rows[j] == rows[i]) {
-        same = 0;
-        break;
-      }
-      if (((rows[j] ^ rows[i]) >> 4 & 7) == 0) ++same;
-    }
-    if (same > most) most = same;
+    bool again = false;
+    for (int j = 0; j < i; ++j) again |= rows[j] == rows[i];
+    if (again) continue;
+    const int count = ++in_group[rows[i] >> 4 & 7];
+    if (count > most) most = count;
   }
   return most - 1;
 }
 
+// The row of shared memory that a lane points to.
+inline const unsigned char* row_of(const Warp& warp, int lane, uint32_t address, int line) {
+  const Block& block = *warp.block;
+  const uint32_t offset = address - kSharedBase;
+  if (address % 16 == 0 && offset < block.arena_bytes && block.arena_bytes - offset >= 16) return block.arena + offset;
+  char what[32];
+  snprintf(what, sizeof what, "ldmatrix: lane %d", lane);
+  return shared_pointer(address, 16, 16, what, line);
+}
+
 void finish_load(Warp& warp, uint32_t, int line) {
   const MatrixLoad* lanes[32];
-  for (int lane = 0; lane < 32; ++lane) lanes[lane] = static_cast<const MatrixLoad*>(warp.arguments[lane]);
+  uint32_t* d[32];
+  for (int lane = 0; lane < 32; ++lane) {
+    lanes[lane] = static_cast<const MatrixLoad*>(warp.arguments[lane]);
+    d[lane] = lanes[lane]->d;
+  }
   const int count = lanes[0]->count;
   const bool transpose = lanes[0]->transpose;
+  uint64_t extra = 0;
   for (int i = 0; i < count; ++i) {
     for (int matrix = 0; matrix < 4; ++matrix) {
       uint32_t addresses[8];
-      alignas(16) uint16_t element[8][8];
+      uint16_t element[8][8];
       for (int row = 0; row < 8; ++row) {
         addresses[row] = lanes[8 * matrix + row]->address[i];
-        memcpy(element[row], shared_pointer(addresses[row], 16, 16, "ldmatrix", line), 16);
+        memcpy(element[row], row_of(warp, 8 * matrix + row, addresses[row], line), 16);
       }
-      warp.block->worker->counters.bank_conflicts += static_cast<uint64_t>(conflicts(addresses));
-      for (int lane = 0; lane < 32; ++lane) {
-        const int row = lane >> 2;
-        const int column = 2 * (lane & 3);
-        const uint32_t low = transpose ? element[column][row] : element[row][column];
-        const uint32_t high = transpose ? element[column + 1][row] : element[row][column + 1];
-        lanes[lane]->d[4 * i + matrix] = low | high << 16;
+      extra += static_cast<uint64_t>(conflicts(addresses));
+      const int at = 4 * i + matrix;
+      for (int row = 0; row < 8; ++row) {
+        for (int pair = 0; pair < 4; ++pair) {
+          uint32_t* const to = &d[4 * row + pair][at];
+          if (transpose) {
+            *to = element[2 * pair][row] | static_cast<uint32_t>(element[2 * pair + 1][row]) << 16;
+          } else {
+            memcpy(to, &element[row][2 * pair], 4);
+          }
+        }
       }
     }
   }
+  warp.block->worker->counters.bank_conflicts += extra;
 }
 
 }  // namespace

@@ -13,6 +13,12 @@ thread_local Worker* current_worker __attribute__((tls_model("initial-exec"))) =
 
 namespace {
 
+// A policy may prefer one thread, or its warp, for ever. When that thread polls, any other one gets a turn now and
+// then, a copy that somebody waits for completes now and then, and at last it is a livelock.
+constexpr int64_t kPollsToTurn = 16;
+constexpr int64_t kPollsToCompletion = 1024;
+constexpr int64_t kMostPolls = int64_t{1} << 24;
+
 int lowest(uint32_t mask) { return __builtin_ctz(mask); }
 
 int nth_set(uint32_t mask, uint32_t n) {
@@ -68,8 +74,11 @@ Fiber* at_random(Worker& worker) {
 // Some bugs need a lane starved for thousands of steps: the interval is log-uniform in 2^6 .. 2^16.
 void draw_priorities(Worker& worker) {
   for (int b = 0; b < worker.config.resident; ++b) {
-    for (Fiber* fiber : worker.blocks[static_cast<size_t>(b)]->fibers) {
-      fiber->priority = static_cast<uint32_t>(worker.random.next());
+    // Only as many draws as there are threads: the block may have fibers left from a larger one.
+    Block& block = *worker.blocks[static_cast<size_t>(b)];
+    if (block.live == 0) continue;
+    for (int thread = 0; thread < block.threads; ++thread) {
+      block.fibers[static_cast<size_t>(thread)]->priority = static_cast<uint32_t>(worker.random.next());
     }
   }
   const uint32_t exponent = 6 + worker.random.below(11);
@@ -139,7 +148,7 @@ Fiber* next_fiber(Worker& worker) {
   }
 }
 
-void report_deadlock(Worker& worker) {
+void report_waiters(Worker& worker, const char* what) {
   char text[1536];
   size_t used = 0;
   const auto add = [&](const char* format, auto... values) {
@@ -147,7 +156,7 @@ void report_deadlock(Worker& worker) {
     const int wrote = snprintf(text + used, sizeof text - used, format, values...);
     if (wrote > 0) used += static_cast<size_t>(wrote);
   };
-  add("deadlock:");
+  add("%s:", what);
   for (int b = 0; b < worker.config.resident; ++b) {
     Block& block = *worker.blocks[static_cast<size_t>(b)];
     if (block.live == 0) continue;
@@ -162,7 +171,11 @@ void report_deadlock(Worker& worker) {
           const Fiber& other = *lane_of(warp, lowest(lanes));
           if (other.waits_for == first.waits_for && other.wait_line == first.wait_line) same |= 1u << other.lane;
         }
-        add(" warp %d lanes 0x%08x wait in %s (line %d);", w, same, first.waits_for, first.wait_line);
+        if (first.waits_for == nullptr) {
+          add(" warp %d lanes 0x%08x can run;", w, same);
+        } else {
+          add(" warp %d lanes 0x%08x wait in %s (line %d);", w, same, first.waits_for, first.wait_line);
+        }
         left &= ~same;
       }
       if (warp.exited != 0) add(" warp %d lanes 0x%08x exited;", w, warp.exited);
@@ -171,17 +184,25 @@ void report_deadlock(Worker& worker) {
   record_failure(worker, text);
 }
 
+// Leaves the kernel with a report of who waits for what.
+[[noreturn]] void abandon(Worker& worker, const char* what) {
+  report_waiters(worker, what);
+  void* abandoned = nullptr;
+  lacuna_simt_switch(&abandoned, worker.main_stack_pointer);
+  __builtin_unreachable();
+}
+
+void switch_to(Worker& worker, Fiber& self, Fiber& next) {
+  worker.current = &next;
+  lacuna_simt_switch(&self.stack_pointer, next.stack_pointer);
+}
+
 // Leaves the current fiber, which is not ready or has exited.
 void switch_away(Worker& worker, Fiber& self) {
   Fiber* next = next_fiber(worker);
   if (next == &self) return;
-  if (next == nullptr) {
-    report_deadlock(worker);
-    lacuna_simt_switch(&self.stack_pointer, worker.main_stack_pointer);
-    __builtin_unreachable();
-  }
-  worker.current = next;
-  lacuna_simt_switch(&self.stack_pointer, next->stack_pointer);
+  if (next == nullptr) abandon(worker, "deadlock");
+  switch_to(worker, self, *next);
 }
 
 void leave_ready(Fiber& fiber) {
@@ -197,6 +218,11 @@ void release_barrier(Block& block) {
 }
 
 void check_arena_slack(const Block& block) {
+  for (const unsigned char* at = block.arena - kArenaMargin; at < block.arena; ++at) {
+    if (*at != 0xFF) {
+      fail(0, "shared memory written %d bytes before its start", static_cast<int>(block.arena - at));
+    }
+  }
   for (const unsigned char* at = block.arena + block.arena_bytes; at < block.arena_end; ++at) {
     if (*at != 0xFF) {
       fail(0, "shared memory written %d bytes past the end of its %u bytes",
@@ -220,6 +246,7 @@ void block_fiber(const char* waits_for, int line) {
   Fiber& self = *worker.current;
   self.waits_for = waits_for;
   self.wait_line = line;
+  worker.polls = 0;
   leave_ready(self);
   switch_away(worker, self);
   self.waits_for = nullptr;
@@ -229,6 +256,19 @@ void scheduling_point() {
   Worker& worker = *current_worker;
   if (worker.config.policy == LACUNA_SIMT_ROUND_ROBIN && worker.config.resident == 1) return;
   switch_away(worker, *worker.current);
+}
+
+void polling_point() {
+  Worker& worker = *current_worker;
+  Fiber& self = *worker.current;
+  ++worker.polls;
+  if (worker.config.checks != 0 && worker.polls == kMostPolls) abandon(worker, "livelock, all running threads poll");
+  if (worker.polls % kPollsToCompletion == 0) complete_one(worker);
+  if (worker.polls % kPollsToTurn != 0) {
+    scheduling_point();
+  } else if (Fiber* next = at_random(worker); next != &self) {
+    switch_to(worker, self, *next);
+  }
 }
 
 void block_barrier(int line) {
@@ -254,6 +294,7 @@ void run_worker(Worker& worker) {
   worker.current = nullptr;
   worker.next_block = 0;
   worker.failed = false;
+  worker.polls = 0;
   worker.random = seeded(launch.config.seed, ~uint64_t{0});
   worker.steps_to_redraw = 0;
   while (!launch.failed.load(std::memory_order_relaxed)) {
@@ -270,7 +311,7 @@ void run_worker(Worker& worker) {
     if (!any) break;
     Fiber* next = next_fiber(worker);
     if (next == nullptr) {
-      report_deadlock(worker);
+      report_waiters(worker, "deadlock");
       break;
     }
     worker.current = next;
@@ -300,6 +341,7 @@ extern "C" void lacuna_simt_fiber_main(void) {
   warp.exited |= 1u << self.lane;
   leave_ready(self);
   --block.live;
+  worker.polls = 0;
   if (block.live == 0) {
     if (worker.config.checks != 0) check_arena_slack(block);
     lacuna_simt_switch(&self.stack_pointer, worker.main_stack_pointer);

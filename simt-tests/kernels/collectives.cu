@@ -107,15 +107,12 @@ __global__ void leaves_early(const TestParams p) {
   target_words(p)[thread_index()] = static_cast<uint32_t>(shuffle(thread_index(), 3));
 }
 
-// Planted: lanes pair up with masks that overlap without being equal, so that nobody's mask is ever complete.
+// Planted: the halves of a warp name each other's first lanes, so that no mask is ever complete.
 template <bool kPlanted>
 __global__ void overlapping_masks(const TestParams p) {
   const int lane = thread_index() % 32;
-  if (kPlanted) {
-    sync_warp(lane < 16 ? 0x0001ffffu : 0xffff0000u);
-  } else {
-    sync_warp(lane < 16 ? 0x0000ffffu : 0xffff0000u);
-  }
+  const uint32_t more = kPlanted ? 0x00018000u : 0;
+  sync_warp((lane < 16 ? 0x0000ffffu : 0xffff0000u) | more);
   target_words(p)[thread_index()] = 1;
 }
 
@@ -163,7 +160,8 @@ __global__ void tickets(const TestParams p) {
   }
 }
 
-// Thread 0 polls with atomics until the last thread has raised a flag.
+// Thread 0 polls with atomics until the last thread has raised a flag. Planted: nobody raises it.
+template <bool kPlanted>
 __global__ void poll(const TestParams p) {
   int32_t* const flag = static_cast<int32_t*>(p.target);
   const int thread = thread_index();
@@ -171,8 +169,10 @@ __global__ void poll(const TestParams p) {
     while (atomic_add(flag, 0) == 0) {
     }
     target_words(p)[1] = 1;
-  } else if (thread == p.threads - 1) {
+  } else if (thread == p.threads - 1 && !kPlanted) {
     atomic_add(flag, 1);
+  } else {
+    sync_threads();
   }
 }
 
@@ -189,7 +189,7 @@ const TestKernel kKernels[] = {
     {"shuffle_source", start<shuffle_source<true>>, start<shuffle_source<false>>},
     {"values", nullptr, start<values>},
     {"tickets", nullptr, start<tickets>},
-    {"poll", nullptr, start<poll>},
+    {"poll", start<poll<true>>, start<poll<false>>},
 };
 
 }  // namespace

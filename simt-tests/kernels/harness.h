@@ -11,10 +11,10 @@ extern "C" {
 
 // Mirrored by simt-tests/src/kernel.rs.
 typedef struct simt_test_params {
-  const void* source;   // read by the kernel
-  void* target;         // written by the kernel
-  int64_t count;        // elements of source, or what the kernel says
-  int64_t variant;      // chooses among the kernel's cases
+  const void* source;  // read by the kernel
+  void* target;        // written by the kernel
+  int64_t count;       // elements of source, or what the kernel says
+  int64_t variant;     // chooses among the kernel's cases
   int64_t blocks;
   int64_t threads;
   int64_t smem_bytes;
@@ -28,8 +28,8 @@ using TestParams = simt_test_params;
 
 template <void (*kKernel)(TestParams)>
 int32_t start(const char* name, const TestParams& params, void* stream) {
-  return launch<kKernel>(name, params.blocks, static_cast<int>(params.threads),
-                         static_cast<size_t>(params.smem_bytes), stream, params);
+  return launch<kKernel>(name, params.blocks, static_cast<int>(params.threads), static_cast<size_t>(params.smem_bytes),
+                         stream, params);
 }
 
 struct TestKernel {
@@ -40,8 +40,8 @@ struct TestKernel {
 
 // -1: no kernel of this name.
 template <int kCount>
-int32_t start_by_name(const TestKernel (&kernels)[kCount], const char* name, int32_t planted,
-                      const TestParams* params, void* stream) {
+int32_t start_by_name(const TestKernel (&kernels)[kCount], const char* name, int32_t planted, const TestParams* params,
+                      void* stream) {
   for (const TestKernel& kernel : kernels) {
     if (strcmp(kernel.name, name) != 0) continue;
     const auto chosen = planted != 0 ? kernel.planted : kernel.correct;
@@ -58,7 +58,7 @@ __device__ __forceinline__ uint32_t* target_words(const TestParams& p) { return 
 
 }  // namespace LACUNA_NS
 
-#define SIMT_TEST_FAMILY(function, kernels)                                                                  \
+#define SIMT_TEST_FAMILY(function, kernels)                                                                      \
   extern "C" int32_t function(const char* name, int32_t planted, const simt_test_params* params, void* stream) { \
-    return LACUNA_NS::start_by_name(kernels, name, planted, params, stream);                                 \
+    return LACUNA_NS::start_by_name(kernels, name, planted, params, stream);                                     \
   }

@@ -53,3 +53,5 @@ const TestKernel kKernels[] = {
 }  // namespace lacuna_simt
 
 SIMT_TEST_FAMILY(simt_test_limits, lacuna_simt::kKernels)
+
+extern "C" const char* simt_test_last_error() { return lacuna_simt::last_error(); }

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::harness::shape;
 use lacuna::{
-    AttentionShape, BlockPlan, Device, ForwardOptions, Mask, Result, S2Config, Schedule, Stream, Tensor, attention, bf16,
+    AttentionShape, BlockPlan, Device, ForwardOptions, Mask, Result, S2Config, Schedule, Stream, Tensor, attention,
+    bf16,
 };
 
 /// Median seconds of one call of `work`.
