@@ -9,7 +9,7 @@ if [[ ! -x $binary ]]; then
   python3 -m pip install --quiet --disable-pip-version-check --no-input --root-user-action=ignore --no-deps \
     --no-compile --target "$folder" clang-format==18.1.8
 fi
-folders=(cuda)
+folders=(cuda simt-tests)
 [[ -d include ]] && folders+=(include)
 mapfile -t files < <(find "${folders[@]}" -name '*.cu' -o -name '*.cuh' -o -name '*.h' -o -name '*.cpp' | sort)
 case ${1:-} in

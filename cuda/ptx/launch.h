@@ -27,7 +27,7 @@ int32_t launch(const char* name, int64_t blocks, int threads, size_t smem_bytes,
   job.params = &params;
   job.grid = blocks;
   job.threads = threads;
-  job.smem_bytes = static_cast<uint32_t>(smem_bytes);
+  job.smem_bytes = smem_bytes < 0xffffffffu ? static_cast<uint32_t>(smem_bytes) : 0xffffffffu;  // over any limit
   job.config = stream_config(on);
   return run_launch(job, on);
 }

@@ -58,7 +58,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     progress.finish_and_clear();
     let mut text = format!("{} ({})\n\n{}", device.name(), device.choice(), terminal::table(&rows, 1));
-    text += "\npassed of run; the largest error over its bound\n";
+    text += "\nEach cell: calls that passed of those run, and their largest error as a part of its bound (1.00 would be at it).\n";
     for failure in &failures {
         text += &format!("FAILED {failure}\n");
     }
