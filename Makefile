@@ -5,6 +5,9 @@ SHELL := /bin/bash
 # libclang for bindgen comes with the wheels, unless the environment names one.
 export LIBCLANG_PATH ?= $(CURDIR)/target/cuda-toolkit/clang/native
 
+# One object cache for all feature sets: each kernel is compiled once.
+export LACUNA_BUILD_DIR ?= $(CURDIR)/target/kernels
+
 .PHONY: help demo test cuda-toolkit bindings fmt lint gpu-bundle ci
 
 help: ## list the targets
