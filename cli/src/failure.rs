@@ -24,7 +24,9 @@ impl Failure {
     /// The message as one line, whatever it was made of.
     pub fn line(&self) -> String {
         let (Self::Request(text) | Self::Failed(text)) = self;
-        text.split_whitespace().collect::<Vec<_>>().join(" ")
+        // Names come from files: what would move the cursor or colour the terminal is shown escaped.
+        let shown: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        shown.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
     }
 }
 

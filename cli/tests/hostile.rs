@@ -189,7 +189,23 @@ fn paths() {
         std::os::unix::fs::symlink("in.safetensors", folder.path("link")).unwrap();
         attend("in.safetensors", "link", "config.json").failed(2, "is also an input");
         attend("in.safetensors", "/dev/null", "config.json").failed(2, "not a regular file");
+        // Endless, or silent for ever.
+        attend("/dev/zero", "out.safetensors", "config.json").failed(2, "not a regular file");
+        assert!(std::process::Command::new("mkfifo").arg(folder.path("pipe")).status().unwrap().success());
+        attend("pipe", "out.safetensors", "config.json").failed(2, "not a regular file");
+        attend("in.safetensors", "out.safetensors", "pipe").failed(2, "not a regular file");
     }
+}
+
+#[test]
+fn names_from_files_are_shown_harmlessly_and_not_all() {
+    let folder = Folder::new();
+    folder.write_tensors("in.safetensors", &[f32_tensor("a\nb\u{1b}[31m", &[1, 1, 1, 32], &[0.0; 32])]);
+    refused(&folder, "dense", "{}", &[], "`q` is missing; the file holds a b\\u{1b}[31m");
+    let names: Vec<&'static str> = (0..100).map(|i| &*format!("t{i:03}").leak()).collect();
+    let tensors: Vec<_> = names.iter().map(|name| f32_tensor(name, &[1, 1, 1, 32], &[0.0; 32])).collect();
+    folder.write_tensors("in.safetensors", &tensors);
+    refused(&folder, "dense", "{}", &[], "t006, t007 and 92 more");
 }
 
 #[test]

@@ -7,7 +7,6 @@ pub use keys::{ComputeType, S2Keys, Variant};
 pub use method::{Method, MethodKeys};
 
 use crate::failure::{Failure, Result};
-use std::io::Read;
 use std::path::Path;
 
 /// Config files are a few lines; anything above this many bytes is a wrong file.
@@ -19,12 +18,10 @@ pub fn read(method: Method, path: Option<&Path>) -> Result<MethodKeys> {
         return MethodKeys::parse(method, "{}");
     };
     let bad = |message: String| Failure::Request(format!("config: {}: {message}", path.display()));
-    let mut text = String::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(LARGEST + 1).read_to_string(&mut text))
-        .map_err(|e| bad(e.to_string()))?;
-    if text.len() as u64 > LARGEST {
+    if std::fs::metadata(path).is_ok_and(|file| file.len() > LARGEST) {
         return Err(bad(format!("larger than {LARGEST} bytes")));
     }
+    let bytes = crate::files::read_regular(path).map_err(|e| bad(e.to_string()))?;
+    let text = String::from_utf8(bytes).map_err(|e| bad(e.to_string()))?;
     MethodKeys::parse(method, &text)
 }

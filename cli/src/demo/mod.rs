@@ -62,7 +62,9 @@ pub fn run(args: &Args) -> Result<()> {
     let files = args.model.as_deref().map_or_else(|| Ok(Files::built_in()), Files::open)?;
     let model = Model::load(&files)?;
     let text = match &args.text {
-        Some(path) => std::fs::read(path).map_err(|e| Failure::Request(format!("{}: {e}", path.display())))?,
+        Some(path) => {
+            crate::files::read_regular(path).map_err(|e| Failure::Request(format!("{}: {e}", path.display())))?
+        }
         None => files.text,
     };
     let longest = model.config().max_position_embeddings;

@@ -5,6 +5,9 @@ use lacuna::AttentionShape;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use std::path::{Path, PathBuf};
 
+/// Tensors of a file that an error names.
+const NAMED: usize = 8;
+
 /// The bytes of a safetensors file.
 pub struct TensorFile {
     path: PathBuf,
@@ -15,7 +18,7 @@ impl TensorFile {
     /// Reads a file and checks that it is safetensors.
     pub fn open(path: &Path) -> Result<Self> {
         let bad = |message: String| Failure::Request(format!("{}: {message}", path.display()));
-        let bytes = std::fs::read(path).map_err(|e| bad(e.to_string()))?;
+        let bytes = super::read_regular(path).map_err(|e| bad(e.to_string()))?;
         let file = Self { path: path.to_owned(), bytes };
         SafeTensors::deserialize(&file.bytes).map_err(|e| bad(format!("not a complete safetensors file: {e}")))?;
         Ok(file)
@@ -36,7 +39,13 @@ impl TensorFile {
         let Ok(view) = tensors.tensor(name) else {
             let mut names = tensors.names();
             names.sort_unstable();
-            let held = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+            let more = names.len().saturating_sub(NAMED);
+            let mut held = names[..names.len() - more].join(", ");
+            if names.is_empty() {
+                held = "nothing".to_owned();
+            } else if more > 0 {
+                held += &format!(" and {more} more");
+            }
             return Err(self.error(format_args!("tensor `{name}` is missing; the file holds {held}")));
         };
         let Ok(dims) = <[usize; 4]>::try_from(view.shape()) else {

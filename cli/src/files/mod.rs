@@ -2,6 +2,8 @@
 
 mod input;
 mod output;
+mod regular;
 
 pub use input::TensorFile;
 pub use output::{Contents, OutputFile};
+pub use regular::read_regular;

@@ -73,7 +73,7 @@ impl Files {
     pub fn open(directory: &Path) -> Result<Self> {
         let read = |name: &str| {
             let path = directory.join(name);
-            std::fs::read(&path).map_err(|e| Failure::Request(format!("model: {}: {e}", path.display())))
+            crate::files::read_regular(&path).map_err(|e| Failure::Request(format!("model: {}: {e}", path.display())))
         };
         Ok(Self { config: read("config.json")?, weights: read("model.safetensors")?, text: read("valid.txt")? })
     }
