@@ -174,7 +174,7 @@ typedef struct lacuna_plan_to_mask_params {
 
 // What the kernel family will use for a request; fill before calling forward.
 typedef struct lacuna_forward_config {
-  char kernel[64];  // name, e.g. "sm80_forward_d64_bf16_m64n64"
+  char kernel[64];  // name, e.g. "sm80_forward_d64_bf16"
   int32_t tile_q;   // query rows of a kernel tile
   int32_t tile_k;   // keys of a kernel tile
   int32_t threads;

@@ -511,7 +511,7 @@ impl Default for lacuna_plan_to_mask_params {
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct lacuna_forward_config {
-    /// name, e.g. "sm80_forward_d64_bf16_m64n64"
+    /// name, e.g. "sm80_forward_d64_bf16"
     pub kernel: [::core::ffi::c_char; 64usize],
     /// query rows of a kernel tile
     pub tile_q: i32,

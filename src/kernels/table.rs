@@ -20,7 +20,7 @@ unsafe impl Sync for Kernels {}
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KernelInfo {
-    /// The kernel, e.g. `sm80_forward_d64_bf16_m64n64`.
+    /// The kernel, e.g. `sm80_forward_d64_bf16`.
     pub name: String,
     /// Query rows of a tile.
     pub tile_q: usize,
