@@ -9,6 +9,9 @@ pub enum Failure {
     Failed(String),
 }
 
+/// Characters of a message that are shown.
+const LONGEST: usize = 1000;
+
 /// `Result` of a command.
 pub type Result<T, E = Failure> = std::result::Result<T, E>;
 
@@ -26,7 +29,9 @@ impl Failure {
         let (Self::Request(text) | Self::Failed(text)) = self;
         // Names come from files: what would move the cursor or colour the terminal is shown escaped.
         let shown: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        shown.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+        let long = shown.chars().nth(LONGEST).is_some();
+        let shown = shown.chars().take(LONGEST).chain(long.then_some('…'));
+        shown.flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
     }
 }
 

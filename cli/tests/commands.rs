@@ -63,3 +63,16 @@ fn demo_checks_the_stated_bits_per_byte() {
     let run = folder.lacuna(&["demo", "--device", "simt", "--only", "dense"]).succeeded();
     assert!(run.stdout.contains("the model's definition states 1.2675"), "{}", run.stdout);
 }
+
+#[test]
+fn pictures_that_cannot_be_drawn_are_refused() {
+    let folder = Folder::new();
+    for size in ["0", "3000000", "1000000000", "18446744073709551615"] {
+        for method in ["dense", "s2"] {
+            folder.lacuna(&["show", "--method", method, "--q-len", size]).failed(2, "");
+        }
+    }
+    folder.lacuna(&["show", "--method", "s2", "--svg", "nowhere/x.svg"]).failed(2, "can't be written");
+    folder.lacuna(&["check", "--json", "nowhere/x.json"]).failed(2, "can't be written");
+    assert!(folder.names().is_empty());
+}

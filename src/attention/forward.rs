@@ -35,6 +35,9 @@ fn partial_rows(shape: &AttentionShape, splits: usize) -> usize {
 /// Never allocates, waits or copies to the host; a CUDA graph may hold it when all memory belongs to `stream`. The same
 /// inputs give the same bits.
 ///
+/// NaN and infinities in q and k stay in the rows that see them. One in v spreads further: a masked key of a tile that is
+/// visited is multiplied with a probability of 0, and 0 times NaN is NaN. Only `out` is affected, not `lse`.
+///
 /// The algorithm is FlashAttention-2 (arXiv 2307.08691) over the tiles that the plan attends.
 ///
 /// # Errors

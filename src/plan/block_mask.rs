@@ -39,6 +39,10 @@ impl BlockMask {
     /// A mask with the sizes that `shape` and the blocks imply, all zero.
     fn empty(shape: &AttentionShape, block: BlockSize, batch: usize, heads: usize, rows: Rows) -> Result<Self> {
         let geometry = Geometry::new(shape, block, batch, heads, rows)?;
+        let bytes = geometry.blocks()?;
+        let mut data = Vec::new();
+        data.try_reserve_exact(bytes).map_err(|_| Error::OutOfMemory { device: "the host".into(), bytes })?;
+        data.resize(bytes, 0);
         Ok(Self {
             batch,
             heads,
@@ -48,7 +52,7 @@ impl BlockMask {
             block_k: block.k,
             row_shift: geometry.row_shift,
             first_row: geometry.first_row,
-            data: vec![0; geometry.blocks()?],
+            data,
         })
     }
 

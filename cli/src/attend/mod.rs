@@ -113,6 +113,7 @@ fn contents<T: Half>(
     contents.note("method", method.name());
     contents.note("dtype", shape.dtype);
     contents.note("device", stream.device().name());
+    contents.note("device_choice", stream.device().choice());
     contents.note("kernels", answer.work.kernels.join(","));
     contents.note("visited_pairs", answer.blocks.visited_pairs(shape, &options.mask));
     contents.note("density", answer.blocks.density(shape, &options.mask));

@@ -3,6 +3,7 @@
 mod case;
 
 use crate::failure::{Failure, Result};
+use crate::files::check_writable;
 use crate::terminal;
 use case::{Case, Outcome};
 use lacuna::{DType, Device, bf16, f16};
@@ -29,6 +30,7 @@ const HEAD_DIMS: [usize; 5] = [32, 64, 96, 128, 256];
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
+    args.json.as_deref().map_or(Ok(()), check_writable)?;
     let device = Device::parse(&args.device)?;
     let stream = device.new_stream()?;
     let kinds = case::Kind::ALL;

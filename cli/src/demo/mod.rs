@@ -10,7 +10,7 @@ mod summary;
 
 use crate::failure::{Failure, Result, request};
 use crate::model::{Files, Model};
-use crate::{report, terminal};
+use crate::{files, report, terminal};
 use lacuna::Device;
 use std::path::{Path, PathBuf};
 
@@ -57,14 +57,12 @@ pub fn run(args: &Args) -> Result<()> {
     if args.gates.is_some() {
         return request!("--gates: method seer is not built yet");
     }
-    check_writable(&args.report)?;
-    args.json.as_deref().map_or(Ok(()), check_writable)?;
+    files::check_writable(&args.report)?;
+    args.json.as_deref().map_or(Ok(()), files::check_writable)?;
     let files = args.model.as_deref().map_or_else(|| Ok(Files::built_in()), Files::open)?;
     let model = Model::load(&files)?;
     let text = match &args.text {
-        Some(path) => {
-            crate::files::read_regular(path).map_err(|e| Failure::Request(format!("{}: {e}", path.display())))?
-        }
+        Some(path) => files::read_regular(path).map_err(|e| Failure::Request(format!("{}: {e}", path.display())))?,
         None => files.text,
     };
     let longest = model.config().max_position_embeddings;
@@ -132,14 +130,6 @@ fn verdict(results: &results::Results) -> Result<()> {
         ))),
         None => Ok(()),
     }
-}
-
-fn check_writable(path: &Path) -> Result<()> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    if path.is_dir() || parent.is_some_and(|parent| !parent.is_dir()) {
-        return request!("{} can't be written: it is a directory, or its directory does not exist", path.display());
-    }
-    Ok(())
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {

@@ -3,6 +3,7 @@
 use crate::failure::{Failure, Result};
 use lacuna::AttentionShape;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Tensors of a file that an error names.
@@ -18,6 +19,7 @@ impl TensorFile {
     /// Reads a file and checks that it is safetensors.
     pub fn open(path: &Path) -> Result<Self> {
         let bad = |message: String| Failure::Request(format!("{}: {message}", path.display()));
+        check_header_length(path).map_err(|e| bad(e.to_string()))?;
         let bytes = super::read_regular(path).map_err(|e| bad(e.to_string()))?;
         let file = Self { path: path.to_owned(), bytes };
         SafeTensors::deserialize(&file.bytes).map_err(|e| bad(format!("not a complete safetensors file: {e}")))?;
@@ -93,4 +95,22 @@ fn choices(sizes: &[usize]) -> String {
     let mut names: Vec<String> = sizes.iter().map(usize::to_string).collect();
     names.dedup();
     names.join(" or ")
+}
+
+/// Whether the length of the header, the first 8 bytes, fits the file: a large file of another kind is not read.
+fn check_header_length(path: &Path) -> std::io::Result<()> {
+    let bad = |text| Err(std::io::Error::new(std::io::ErrorKind::InvalidData, text));
+    let metadata = std::fs::metadata(path)?;
+    if !metadata.is_file() {
+        return bad("not a regular file");
+    }
+    let mut length = [0; 8];
+    if std::fs::File::open(path)?.read_exact(&mut length).is_err() {
+        return bad("not a complete safetensors file: shorter than 8 bytes");
+    }
+    let length = u64::from_le_bytes(length);
+    if length < 2 || length > metadata.len() - 8 {
+        return bad("not a complete safetensors file: the header's length does not fit");
+    }
+    Ok(())
 }

@@ -3,7 +3,9 @@
 mod input;
 mod output;
 mod regular;
+mod writable;
 
 pub use input::TensorFile;
 pub use output::{Contents, OutputFile};
 pub use regular::read_regular;
+pub use writable::check_writable;

@@ -6,7 +6,7 @@ use crate::attend::{forward_options, s2_blocks, s2_config};
 use crate::config::{self, ComputeType, Method, MethodKeys};
 use crate::demo::results::BlockPicture;
 use crate::failure::{Failure, Result, request};
-use crate::files::TensorFile;
+use crate::files::{TensorFile, check_writable};
 use crate::{report, terminal};
 use lacuna::{AttentionShape, BlockFormula, BlockMask, DType, Mask};
 use std::fmt::Write;
@@ -44,8 +44,12 @@ pub struct Args {
     svg: Option<PathBuf>,
 }
 
+/// Cells of the finest picture: 65536 queries and keys with 16 heads.
+const LARGEST: usize = 1 << 28;
+
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
+    args.svg.as_deref().map_or(Ok(()), check_writable)?;
     let keys = config::read(args.method, args.config.as_deref())?;
     let shape = AttentionShape {
         batch: args.batch,
@@ -63,6 +67,18 @@ pub fn run(args: &Args) -> Result<()> {
     shape.validate()?;
     let mask = forward_options(&keys).mask;
     mask.validate(&shape)?;
+    let blocks_at_most =
+        shape.q_len.div_ceil(16).saturating_mul(shape.kv_len.div_ceil(16)).saturating_mul(shape.q_heads);
+    if shape.batch == 0 || shape.q_len == 0 || shape.kv_len == 0 || blocks_at_most > LARGEST {
+        return request!(
+            "show: {} sequences, {} heads, {} queries and {} keys can't be drawn: none may be 0, and heads × ⌈queries / 16⌉ × \
+             ⌈keys / 16⌉ must be at most {LARGEST}",
+            shape.batch,
+            shape.q_heads,
+            shape.q_len,
+            shape.kv_len
+        );
+    }
     let blocks = blocks(args, &keys, &shape, &mask)?;
     terminal::print(&text(args.method, &blocks, &shape, &mask));
     if let Some(path) = &args.svg {
@@ -95,7 +111,7 @@ fn blocks(args: &Args, keys: &MethodKeys, shape: &AttentionShape, mask: &Mask) -
 
 /// A picture for each sequence and plan head.
 fn pictures(blocks: &BlockMask) -> Vec<BlockPicture> {
-    let planes = blocks.data.chunks(blocks.q_blocks * blocks.kv_blocks.max(1));
+    let planes = blocks.data.chunks(blocks.q_blocks * blocks.kv_blocks);
     planes.map(|plane| BlockPicture::from_bytes(plane, blocks.q_blocks, blocks.kv_blocks)).collect()
 }
 
