@@ -1,18 +1,9 @@
 //! Dense forward attention against the f64 reference: shapes, layouts, element types, head dims.
 
-use crate::harness::{Case, Storage, shape, streams};
+use crate::harness::{Case, Storage, check_dense, shape, streams};
 use lacuna::reference::TokenMask;
-use lacuna::{BlockPlan, Half, Mask, bf16, f16};
+use lacuna::{BlockPlan, Mask, bf16, f16};
 use proptest::prelude::*;
-
-/// Dense attention on every device, against the token mask itself rather than what the device says the plan is.
-fn check_dense<T: Half>(case: &Case) {
-    for stream in streams(case.seed) {
-        let outcome = case.run::<T>(&stream, &BlockPlan::dense()).unwrap_or_else(|error| panic!("{error}\n{case:?}"));
-        let visible = TokenMask { shape: &case.shape, mask: &case.mask };
-        case.compare::<T>(&outcome, &visible).unwrap_or_else(|text| panic!("{}: {text}", stream.device().name()));
-    }
-}
 
 #[test]
 fn the_comparison_notices_one_key() {

@@ -2,7 +2,7 @@
 
 use std::sync::Once;
 
-use lacuna::reference::{Problem, Visibility, compare_lse};
+use lacuna::reference::{Problem, TokenMask, Visibility, compare_lse};
 use lacuna::{
     AttentionShape, BlockPlan, DType, Device, ForwardOptions, Half, Layout, Mask, Result, Schedule, SimtConfig, Stream,
     Tensor, attention,
@@ -208,4 +208,13 @@ pub fn uniform(state: &mut u64) -> f32 {
     *state ^= *state >> 7;
     *state ^= *state << 17;
     (*state >> 40) as f32 / (1u64 << 24) as f32 - 0.5
+}
+
+/// Dense attention on every device, against the token mask itself rather than what the device says the plan is.
+pub fn check_dense<T: Half>(case: &Case) {
+    for stream in streams(case.seed) {
+        let outcome = case.run::<T>(&stream, &BlockPlan::dense()).unwrap_or_else(|error| panic!("{error}\n{case:?}"));
+        let visible = TokenMask { shape: &case.shape, mask: &case.mask };
+        case.compare::<T>(&outcome, &visible).unwrap_or_else(|text| panic!("{}: {text}", stream.device().name()));
+    }
 }

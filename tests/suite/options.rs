@@ -1,21 +1,12 @@
 //! Options of forward attention against the f64 reference: windows, softcap, sinks, splits and their merge.
 
-use crate::harness::{Case, Storage, shape, streams, uniform};
-use lacuna::reference::TokenMask;
+use crate::harness::{Case, Storage, check_dense, shape, streams, uniform};
 use lacuna::{BlockFormula, BlockPlan, BlockSize, Half, Mask, Tensor, attention, bf16, f16};
 use proptest::prelude::*;
 
 fn check<T: Half>(case: &Case, plan: &BlockPlan) {
     for stream in streams(case.seed) {
         case.check::<T>(&stream, plan);
-    }
-}
-
-fn check_dense<T: Half>(case: &Case) {
-    for stream in streams(case.seed) {
-        let outcome = case.run::<T>(&stream, &BlockPlan::dense()).unwrap_or_else(|error| panic!("{error}\n{case:?}"));
-        let visible = TokenMask { shape: &case.shape, mask: &case.mask };
-        case.compare::<T>(&outcome, &visible).unwrap_or_else(|text| panic!("{}: {text}", stream.device().name()));
     }
 }
 
