@@ -3,7 +3,7 @@
 mod case;
 
 use crate::failure::{Failure, Result};
-use crate::files::check_writable;
+use crate::files::{check_writable, write_report};
 use crate::terminal;
 use case::{Case, Outcome};
 use lacuna::{DType, Device, bf16, f16};
@@ -67,8 +67,7 @@ pub fn run(args: &Args) -> Result<()> {
     terminal::print(&text);
     if let Some(path) = &args.json {
         let json = serde_json::json!({"device": device.name(), "ran": ran, "failures": failures, "table": rows});
-        std::fs::write(path, format!("{json:#}\n"))
-            .map_err(|e| Failure::Request(format!("{}: {e}", path.display())))?;
+        write_report(path, &format!("{json:#}\n"))?;
     }
     if failures.is_empty() {
         return Ok(());

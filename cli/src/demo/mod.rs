@@ -12,7 +12,7 @@ use crate::failure::{Failure, Result, request};
 use crate::model::{Files, Model};
 use crate::{files, report, terminal};
 use lacuna::Device;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// How far the dense run may be from the bits per byte that the model's definition states.
 const STATED_TOLERANCE: f64 = 0.005;
@@ -94,10 +94,10 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let results = measure::measure(&task, &Device::parse(&args.device)?)?;
     terminal::print(&summary::text(&results));
-    write(&args.report, &report::render(&results)?)?;
+    files::write_report(&args.report, &report::render(&results)?)?;
     if let Some(path) = &args.json {
         let json = serde_json::to_string_pretty(&results).map_err(|e| Failure::Failed(format!("json: {e}")))?;
-        write(path, &json)?;
+        files::write_report(path, &json)?;
     }
     terminal::print(&format!("report: {}\n", args.report.display()));
     verdict(&results)
@@ -130,8 +130,4 @@ fn verdict(results: &results::Results) -> Result<()> {
         ))),
         None => Ok(()),
     }
-}
-
-fn write(path: &Path, text: &str) -> Result<()> {
-    std::fs::write(path, text).map_err(|e| Failure::Request(format!("{}: {e}", path.display())))
 }

@@ -19,8 +19,7 @@ impl TensorFile {
     /// Reads a file and checks that it is safetensors.
     pub fn open(path: &Path) -> Result<Self> {
         let bad = |message: String| Failure::Request(format!("{}: {message}", path.display()));
-        check_header_length(path).map_err(|e| bad(e.to_string()))?;
-        let bytes = super::read_regular(path).map_err(|e| bad(e.to_string()))?;
+        let bytes = read_with_header(path).map_err(|e| bad(e.to_string()))?;
         let file = Self { path: path.to_owned(), bytes };
         SafeTensors::deserialize(&file.bytes).map_err(|e| bad(format!("not a complete safetensors file: {e}")))?;
         Ok(file)
@@ -97,20 +96,19 @@ fn choices(sizes: &[usize]) -> String {
     names.join(" or ")
 }
 
-/// Whether the length of the header, the first 8 bytes, fits the file: a large file of another kind is not read.
-fn check_header_length(path: &Path) -> std::io::Result<()> {
+/// The bytes of a file whose first 8, the length of the header, fit it: a large file of another kind is not read.
+fn read_with_header(path: &Path) -> std::io::Result<Vec<u8>> {
     let bad = |text| Err(std::io::Error::new(std::io::ErrorKind::InvalidData, text));
-    let metadata = std::fs::metadata(path)?;
-    if !metadata.is_file() {
-        return bad("not a regular file");
-    }
+    let (mut file, bytes) = super::open_regular(path)?;
     let mut length = [0; 8];
-    if std::fs::File::open(path)?.read_exact(&mut length).is_err() {
+    if file.read_exact(&mut length).is_err() {
         return bad("not a complete safetensors file: shorter than 8 bytes");
     }
-    let length = u64::from_le_bytes(length);
-    if length < 2 || length > metadata.len() - 8 {
+    let header = u64::from_le_bytes(length);
+    if header < 2 || header > bytes.saturating_sub(8) {
         return bad("not a complete safetensors file: the header's length does not fit");
     }
-    Ok(())
+    let mut contents = length.to_vec();
+    file.read_to_end(&mut contents)?;
+    Ok(contents)
 }

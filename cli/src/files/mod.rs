@@ -7,5 +7,5 @@ mod writable;
 
 pub use input::TensorFile;
 pub use output::{Contents, OutputFile};
-pub use regular::read_regular;
-pub use writable::check_writable;
+pub use regular::{open_regular, read_regular};
+pub use writable::{check_writable, write_report};

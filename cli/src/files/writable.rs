@@ -1,6 +1,6 @@
-//! A first look at where a report goes, before the work that it reports.
+//! Reports: a first look at where one goes, before the work that it reports, and writing it.
 
-use crate::failure::{Result, request};
+use crate::failure::{Failure, Result, request};
 use std::path::Path;
 
 /// Refuses a path that is a directory, or whose directory does not exist.
@@ -10,4 +10,9 @@ pub fn check_writable(path: &Path) -> Result<()> {
         return request!("{} can't be written: it is a directory, or its directory does not exist", path.display());
     }
     Ok(())
+}
+
+/// Writes a report.
+pub fn write_report(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).map_err(|e| Failure::Request(format!("{}: {e}", path.display())))
 }

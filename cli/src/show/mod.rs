@@ -5,8 +5,8 @@ mod drawing;
 use crate::attend::{forward_options, s2_blocks, s2_config};
 use crate::config::{self, ComputeType, Method, MethodKeys};
 use crate::demo::results::BlockPicture;
-use crate::failure::{Failure, Result, request};
-use crate::files::{TensorFile, check_writable};
+use crate::failure::{Result, request};
+use crate::files::{TensorFile, check_writable, write_report};
 use crate::{report, terminal};
 use lacuna::{AttentionShape, BlockFormula, BlockMask, DType, Mask};
 use std::fmt::Write;
@@ -82,8 +82,7 @@ pub fn run(args: &Args) -> Result<()> {
     let blocks = blocks(args, &keys, &shape, &mask)?;
     terminal::print(&text(args.method, &blocks, &shape, &mask));
     if let Some(path) = &args.svg {
-        let svg = report::standalone_svg(&pictures(&blocks));
-        std::fs::write(path, svg).map_err(|e| Failure::Request(format!("{}: {e}", path.display())))?;
+        write_report(path, &report::standalone_svg(&pictures(&blocks)))?;
         terminal::print(&format!("picture: {}\n", path.display()));
     }
     Ok(())
