@@ -2,55 +2,34 @@
 
 use std::marker::PhantomData;
 
+use crate::abi;
+pub(crate) use crate::abi::lacuna_simt_stream as RawStream;
+pub use crate::abi::{lacuna_simt_config as Config, lacuna_simt_counters as Counters};
+
 /// `lacuna_simt_policy`.
-pub const ROUND_ROBIN: i32 = 0;
+pub const ROUND_ROBIN: i32 = abi::LACUNA_SIMT_ROUND_ROBIN;
 /// `lacuna_simt_policy`.
-pub const RANDOM_LANE: i32 = 1;
+pub const RANDOM_LANE: i32 = abi::LACUNA_SIMT_RANDOM_LANE;
 /// `lacuna_simt_policy`.
-pub const WARP_FIRST: i32 = 2;
+pub const WARP_FIRST: i32 = abi::LACUNA_SIMT_WARP_FIRST;
 /// `lacuna_simt_policy`.
-pub const PRIORITY: i32 = 3;
+pub const PRIORITY: i32 = abi::LACUNA_SIMT_PRIORITY;
 /// All of them.
 pub const POLICIES: [i32; 4] = [ROUND_ROBIN, RANDOM_LANE, WARP_FIRST, PRIORITY];
 
 /// `lacuna_simt_async`.
-pub const LATE: i32 = 0;
+pub const LATE: i32 = abi::LACUNA_SIMT_LATE;
 /// `lacuna_simt_async`.
-pub const EARLY: i32 = 1;
+pub const EARLY: i32 = abi::LACUNA_SIMT_EARLY;
 /// `lacuna_simt_async`.
-pub const MIXED: i32 = 2;
-
-/// `lacuna_simt_config`.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Config {
-    pub seed: u64,
-    pub policy: i32,
-    pub async_mode: i32,
-    pub threads: i32,
-    pub resident: i32,
-    pub checks: i32,
-    pub random_blocks: i32,
-    pub sm_count: i32,
-    pub smem_limit_bytes: i32,
-}
+pub const MIXED: i32 = abi::LACUNA_SIMT_MIXED;
 
 impl Config {
     /// The defaults of the C side: no checks.
     pub fn fast() -> Config {
-        let mut config = Config {
-            seed: 0,
-            policy: 0,
-            async_mode: 0,
-            threads: 0,
-            resident: 0,
-            checks: 0,
-            random_blocks: 0,
-            sm_count: 0,
-            smem_limit_bytes: 0,
-        };
+        let mut config = Config::default();
         // SAFETY: the call fills the struct.
-        unsafe { lacuna_simt_default_config(&mut config) };
+        unsafe { abi::lacuna_simt_default_config(&mut config) };
         config
     }
 
@@ -60,22 +39,17 @@ impl Config {
     }
 }
 
-/// `lacuna_simt_counters`.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counters {
-    pub launches: u64,
-    pub mma_macs: u64,
-    pub copy_bytes: u64,
-    pub bank_conflicts: u64,
-    pub barriers: u64,
-    pub collectives: u64,
+impl PartialEq for Counters {
+    fn eq(&self, other: &Counters) -> bool {
+        // By name, so that a new counter must be added here.
+        let Counters { launches, mma_macs, copy_bytes, bank_conflicts, barriers, collectives } = *other;
+        let theirs = [launches, mma_macs, copy_bytes, bank_conflicts, barriers, collectives];
+        let Counters { launches, mma_macs, copy_bytes, bank_conflicts, barriers, collectives } = *self;
+        [launches, mma_macs, copy_bytes, bank_conflicts, barriers, collectives] == theirs
+    }
 }
 
-#[repr(C)]
-pub(crate) struct RawStream {
-    _opaque: [u8; 0],
-}
+impl Eq for Counters {}
 
 /// A stream. Not `Sync`: one thread uses it at a time.
 pub struct Stream {
@@ -87,34 +61,26 @@ impl Stream {
     /// None: the settings are invalid.
     pub fn new(config: &Config) -> Option<Stream> {
         // SAFETY: the config lives through the call, which returns a stream or null.
-        let raw = unsafe { lacuna_simt_stream_create(config) };
+        let raw = unsafe { abi::lacuna_simt_stream_create(config) };
         (!raw.is_null()).then_some(Stream { raw, _one_thread: PhantomData })
     }
 
     pub fn counters(&self) -> Counters {
         let mut counters = Counters::default();
         // SAFETY: the stream is alive, the call fills the struct.
-        unsafe { lacuna_simt_stream_counters(self.raw, &mut counters) };
+        unsafe { abi::lacuna_simt_stream_counters(self.raw, &mut counters) };
         counters
     }
 
     pub fn reset_counters(&self) {
         // SAFETY: the stream is alive.
-        unsafe { lacuna_simt_stream_reset_counters(self.raw) };
+        unsafe { abi::lacuna_simt_stream_reset_counters(self.raw) };
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
         // SAFETY: made by `new`, destroyed once.
-        unsafe { lacuna_simt_stream_destroy(self.raw) };
+        unsafe { abi::lacuna_simt_stream_destroy(self.raw) };
     }
-}
-
-unsafe extern "C" {
-    fn lacuna_simt_default_config(config: *mut Config);
-    fn lacuna_simt_stream_create(config: *const Config) -> *mut RawStream;
-    fn lacuna_simt_stream_destroy(stream: *mut RawStream);
-    fn lacuna_simt_stream_counters(stream: *const RawStream, counters: *mut Counters);
-    fn lacuna_simt_stream_reset_counters(stream: *mut RawStream);
 }

@@ -1,6 +1,9 @@
 //! Drives the test kernels of `kernels/` on the SIMT host: each planted bug must be found under every scheduling
 //! policy, and its correct twin must be clean under all of them.
 
+/// The library's generated bindings, layout checks included: it does not export these structs.
+#[path = "../../src/kernels/bindings.rs"]
+mod abi;
 mod config;
 mod forward;
 mod kernel;
