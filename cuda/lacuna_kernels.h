@@ -12,7 +12,7 @@
 extern "C" {
 #endif
 
-#define LACUNA_KERNELS_ABI 1
+#define LACUNA_KERNELS_ABI 2
 #define LACUNA_MAX_SPLITS 64
 
 typedef enum lacuna_status {
@@ -25,6 +25,13 @@ typedef enum lacuna_status {
 } lacuna_status;
 
 typedef enum lacuna_dtype { LACUNA_F16 = 0, LACUNA_BF16 = 1 } lacuna_dtype;
+
+// A family of kernels: the machine instructions they are made of.
+typedef enum lacuna_family {
+  LACUNA_FAMILY_AUTO = 0,       // the fastest that serves the request on the device
+  LACUNA_FAMILY_PORTABLE = 80,  // mma.sync and cp.async: Ampere and newer
+  LACUNA_FAMILY_HOPPER = 90     // wgmma and TMA: Hopper only
+} lacuna_family;
 
 typedef enum lacuna_plan_kind { LACUNA_PLAN_FORMULA = 0, LACUNA_PLAN_LISTS = 1 } lacuna_plan_kind;
 
@@ -46,11 +53,11 @@ typedef struct lacuna_shape {
   int32_t reserved;
   const int32_t* cu_seqlens_q;  // [batch + 1] ragged queries, or null
   const int32_t* cu_seqlens_k;  // [batch + 1] ragged keys, or null
-  const int32_t* block_table;   // [batch, kv_heads or 1, pages] paged K and V, or null
+  const int32_t* block_table;   // [batch, kv_heads or 1, ceil(kv_len / page_size)] paged K and V, or null
   int64_t block_table_batch_stride;
   int64_t block_table_head_stride;  // 0: one table for all heads
-  int32_t page_size;                // tokens
-  int32_t reserved2;
+  int32_t page_size;                // tokens, a multiple of 16
+  int32_t pages;                    // pages of k and v; keys of a page id outside [0, pages) are attended by nobody
 } lacuna_shape;
 
 // Which (query, key) pairs are visible, token-exact. Query t sits at position p = t + kv_len - q_len.
@@ -93,7 +100,7 @@ typedef struct lacuna_block_plan {
 // A plan arranged for one kernel tile, made on the device by schedule_build. One schedule row serves tile_q query
 // rows; an entry is `unit index << 8 | row-group mask`, bit g of the mask for rows [g, g + 1) * tile_q / groups.
 typedef struct lacuna_schedule {
-  int32_t tile_q;     // query rows of a schedule row: max(kernel tile, block_q)
+  int32_t tile_q;     // query rows of a schedule row: at least the schedule_q of the kernel's config, and block_q
   int32_t unit;       // keys of an entry: block_k
   int32_t rows;       // plan_batch * heads * ceil((q_len + row_shift) / tile_q)
   int32_t capacity;   // elements of entries
@@ -110,8 +117,8 @@ typedef struct lacuna_forward_params {
   lacuna_block_plan plan;
   lacuna_schedule schedule;  // lists only
   const void* q;             // [batch, q_heads, q_len, head_dim]
-  const void* k;             // [batch, kv_heads, kv_len, head_dim]
-  const void* v;             // [batch, kv_heads, kv_len, head_dim]
+  const void* k;             // [batch, kv_heads, kv_len, head_dim]; paged: [pages, kv_heads, page_size, head_dim]
+  const void* v;             // as k
   void* out;                 // [batch, q_heads, q_len, head_dim]
   float* lse;                // [batch, q_heads, q_len] natural log, or null
   const float* sink;         // [q_heads] logit that joins every row's denominator, or null
@@ -120,12 +127,14 @@ typedef struct lacuna_forward_params {
   lacuna_strides v_stride;
   lacuna_strides out_stride;
   lacuna_strides lse_stride;
-  float scale;     // multiplies q . k
-  float softcap;   // logits become softcap * tanh(logit / softcap); 0: off
-  int32_t splits;  // 1: final rows to out and lse; > 1: partial rows to the two buffers below
-  int32_t reserved;
+  float scale;         // multiplies q . k
+  float softcap;       // logits become softcap * tanh(logit / softcap); 0: off
+  int32_t splits;      // 1: final rows to out and lse; > 1: partial rows to the two buffers below
+  int32_t family;      // lacuna_family
   float* partial_out;  // [splits, batch, q_heads, q_len, head_dim] contiguous
   float* partial_lse;  // [splits, batch, q_heads, q_len] contiguous
+  int32_t* counter;    // [1] scratch of persistent kernels, any contents, not shared with a call that may run at the
+                       // same time; null: one block a tile
 } lacuna_forward_params;
 
 // out = sum_s softmax_s(lse_s) * out_s, lse = logsumexp_s(lse_s), in the order s = 0, 1, ...
@@ -174,9 +183,12 @@ typedef struct lacuna_plan_to_mask_params {
 
 // What the kernel family will use for a request; fill before calling forward.
 typedef struct lacuna_forward_config {
-  char kernel[64];  // name, e.g. "sm80_forward_d64_bf16"
-  int32_t tile_q;   // query rows of a kernel tile
-  int32_t tile_k;   // keys of a kernel tile
+  char kernel[64];     // name, e.g. "sm80_forward_d64_bf16"
+  int32_t family;      // lacuna_family
+  int32_t tile_q;      // query rows of a kernel tile: rows that share a load of K and V
+  int32_t tile_k;      // keys of a kernel tile
+  int32_t heads;       // query heads in a tile, of tile_q / heads rows each
+  int32_t schedule_q;  // query rows that a schedule row must have at least
   int32_t threads;
   int32_t smem_bytes;
 } lacuna_forward_config;

@@ -7,6 +7,7 @@
 #include "simt/error.h"
 #include "simt/launch.h"
 #include "simt/stream.h"
+#include <string.h>
 #else
 #include <atomic>
 #include <cstdarg>
@@ -32,6 +33,20 @@ int32_t launch(const char* name, int64_t blocks, int threads, size_t smem_bytes,
   return run_launch(job, on);
 }
 
+// The family that LACUNA_FAMILY_AUTO prefers: the SIMT host has the instructions of all.
+inline int32_t device_family() { return LACUNA_FAMILY_HOPPER; }
+
+// Blocks that a persistent kernel starts, one a multiprocessor.
+inline int32_t multiprocessors(void* stream) {
+  return stream_config(static_cast<lacuna_simt_stream*>(stream)).sm_count;
+}
+
+// Writes zeros in stream order; a CUDA graph may hold it.
+inline int32_t fill_zero(int32_t* pointer, size_t count, void*) {
+  memset(pointer, 0, count * sizeof(int32_t));
+  return LACUNA_OK;
+}
+
 #else
 
 char* error_buffer();  // this thread's, 1024 bytes
@@ -50,6 +65,38 @@ inline int32_t cuda_failure(const char* name, cudaError_t error) {
                              ? LACUNA_NO_KERNEL
                              : LACUNA_LAUNCH_FAILED;
   return set_error(status, "kernel %s: %s (%s)", name, cudaGetErrorString(error), cudaGetErrorName(error));
+}
+
+// An attribute of the current device, asked once for each.
+template <cudaDeviceAttr kAttribute>
+inline int device_attribute() {
+  static std::atomic<int> known[64];  // value + 1 of each device
+  int device = 0;
+  if (cudaGetDevice(&device) != cudaSuccess) return 0;
+  if (device < 64) {
+    const int value = known[device].load(std::memory_order_relaxed);
+    if (value > 0) return value - 1;
+  }
+  int value = 0;
+  if (cudaDeviceGetAttribute(&value, kAttribute, device) != cudaSuccess) return 0;
+  if (device < 64) known[device].store(value + 1, std::memory_order_relaxed);
+  return value;
+}
+
+// The fastest family that the current device can run and that was built.
+inline int32_t device_family() {
+  const bool hopper = LACUNA_BUILT_SM90A != 0 && device_attribute<cudaDevAttrComputeCapabilityMajor>() == 9;
+  return hopper ? LACUNA_FAMILY_HOPPER : LACUNA_FAMILY_PORTABLE;
+}
+
+// Blocks that a persistent kernel starts, one a multiprocessor.
+inline int32_t multiprocessors(void*) { return device_attribute<cudaDevAttrMultiProcessorCount>(); }
+
+// Writes zeros in stream order; a CUDA graph may hold it.
+inline int32_t fill_zero(int32_t* pointer, size_t count, void* stream) {
+  const cudaError_t filled = cudaMemsetAsync(pointer, 0, count * sizeof(int32_t), static_cast<cudaStream_t>(stream));
+  if (filled == cudaSuccess) return LACUNA_OK;
+  return set_error(LACUNA_LAUNCH_FAILED, "cudaMemsetAsync: %s", cudaGetErrorString(filled));
 }
 
 // Asks for more than 48 KB of dynamic shared memory, once per device.

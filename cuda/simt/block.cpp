@@ -5,6 +5,7 @@
 #include "simt/error.h"
 #include "simt/launch.h"
 #include "simt/memory.h"
+#include "simt/module.h"
 
 namespace lacuna_simt {
 
@@ -44,6 +45,9 @@ Block* make_block(Worker& worker) {
     block->warp[w].block = block;
     block->warp[w].index = w;
   }
+  for (const Module* module : kModules) {
+    if (module->make != nullptr) module->make(*block);
+  }
   return block;
 }
 
@@ -57,7 +61,6 @@ void prepare_block(Block& block, int64_t index, int64_t grid, int threads, uint3
   block.warps = (threads + 31) / 32;
   block.ready_warps = 0;
   block.barrier_arrived = 0;
-  block.copy_waiting.clear();
   block.arena_bytes = arena_bytes;
   const size_t rounded = (arena_bytes + 1023) / 1024 * 1024;
   block.arena = block.arena_end - rounded;
@@ -87,6 +90,9 @@ void prepare_block(Block& block, int64_t index, int64_t grid, int threads, uint3
     fiber.copies.clear();
     fiber.copies_done = 0;
     fiber.priority = 0;
+  }
+  for (const Module* module : kModules) {
+    if (module->start != nullptr) module->start(block);
   }
 }
 

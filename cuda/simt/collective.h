@@ -12,6 +12,7 @@ void collective(const char* name, uint32_t mask, void* arguments, Finisher finis
 
 int32_t warp_shuffle(int32_t value, int source, int line);
 uint32_t warp_ballot(bool predicate, int line);
+bool warp_elect(int line);  // one seeded lane, the same throughout a launch
 int32_t warp_minimum(int32_t value, int line);
 void warp_quad_reduce(float* values, int count, bool maximum, int line);
 

@@ -7,6 +7,8 @@
 
 #include "simt/error.h"
 #include "simt/memory.h"
+#include "simt/module.h"
+#include "simt/proxy.h"
 
 namespace lacuna_simt {
 
@@ -32,9 +34,12 @@ void forget_finished(Fiber& fiber) {
 void finish_groups(Fiber& fiber, uint32_t group) {
   while (fiber.copies_done < fiber.copies.size() && fiber.copies[fiber.copies_done].group < group) {
     perform(fiber, fiber.copies[fiber.copies_done++]);
+    --fiber.block->copies_pending;
   }
   forget_finished(fiber);
 }
+
+bool has_pending_copies(const Fiber& fiber) { return fiber.copies_done < fiber.copies.size(); }
 
 uint32_t finished_groups_wanted(const Fiber& fiber, int allowed) {
   const uint32_t pending = static_cast<uint32_t>(allowed);
@@ -42,8 +47,6 @@ uint32_t finished_groups_wanted(const Fiber& fiber, int allowed) {
 }
 
 }  // namespace
-
-bool has_pending_copies(const Fiber& fiber) { return fiber.copies_done < fiber.copies.size(); }
 
 void copy_issue(uint32_t destination, const void* source, int source_bytes, int line) {
   Fiber& self = current_fiber();
@@ -55,6 +58,7 @@ void copy_issue(uint32_t destination, const void* source, int source_bytes, int 
       fail(line, "cp.async: source %p is not 16-byte aligned", source);
     if (worker.config.checks != 0) check_source(source, static_cast<size_t>(source_bytes), "cp.async", line);
   }
+  proxy_generic_write(destination, 16, line);
   AsyncCopy copy{to, source, static_cast<uint32_t>(source_bytes), self.committed, line};
   if (worker.config.async_mode == LACUNA_SIMT_EARLY) {
     perform(self, copy);
@@ -62,6 +66,7 @@ void copy_issue(uint32_t destination, const void* source, int source_bytes, int 
   }
   if (worker.config.checks != 0) memset(to, 0xFF, 16);
   self.copies.push_back(copy);
+  ++self.block->copies_pending;
 }
 
 void copy_commit() { ++current_fiber().committed; }
@@ -79,23 +84,51 @@ void copy_wait(int pending, int line) {
   block_fiber("cp.async.wait_group", line);
 }
 
-void finish_copies_of(Fiber& waiter) {
+namespace {
+
+void finish_wanted(Block& block, uint32_t index) {
+  Fiber& waiter = *block.copy_waiting[index];
   finish_groups(waiter, finished_groups_wanted(waiter, waiter.wait_allowed));
-  std::vector<Fiber*>& waiting = waiter.block->copy_waiting;
-  for (size_t i = 0; i < waiting.size(); ++i) {
-    if (waiting[i] == &waiter) {
-      waiting[i] = waiting.back();
-      waiting.pop_back();
-      break;
-    }
-  }
+  block.copy_waiting[index] = block.copy_waiting.back();
+  block.copy_waiting.pop_back();
   make_ready(waiter);
 }
 
-void finish_one_copy(Fiber& fiber) {
-  if (!has_pending_copies(fiber)) return;
-  perform(fiber, fiber.copies[fiber.copies_done++]);
-  forget_finished(fiber);
+void finish_pending(Block& block, Random& random) {
+  const size_t threads = static_cast<size_t>(block.threads);
+  const size_t first = random.below(static_cast<uint32_t>(threads));
+  for (size_t i = 0; i < threads; ++i) {
+    Fiber& fiber = *block.fibers[(first + i) % threads];
+    if (!has_pending_copies(fiber)) continue;
+    perform(fiber, fiber.copies[fiber.copies_done++]);
+    --block.copies_pending;
+    forget_finished(fiber);
+    return;
+  }
 }
+
+void start(Block& block) {
+  block.copy_waiting.clear();
+  block.copies_pending = 0;
+}
+
+void exit(Fiber& fiber) {
+  if (!has_pending_copies(fiber)) return;
+  fail(fiber.copies[fiber.copies_done].line, "the thread exits with a cp.async that it never waited for");
+}
+
+}  // namespace
+
+const Module copy_module = {
+    nullptr,
+    start,
+    exit,
+    nullptr,
+    [](const Block& block) { return block.copy_waiting.size(); },
+    finish_wanted,
+    [](const Block& block) { return block.copies_pending; },
+    finish_pending,
+    nullptr,
+};
 
 }  // namespace lacuna_simt

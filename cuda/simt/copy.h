@@ -11,10 +11,4 @@ void copy_issue(uint32_t destination, const void* source, int source_bytes, int 
 void copy_commit();
 void copy_wait(int pending, int line);
 
-// Scheduler's side: finish what the waiting fiber waits for, and make it ready.
-void finish_copies_of(Fiber& waiter);
-// Finish one pending copy of a fiber, if it has any.
-void finish_one_copy(Fiber& fiber);
-bool has_pending_copies(const Fiber& fiber);
-
 }  // namespace lacuna_simt

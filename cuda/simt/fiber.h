@@ -17,6 +17,13 @@ namespace lacuna_simt {
 struct Block;
 struct Warp;
 struct Worker;
+// States of the modules (simt/module.h), defined by them.
+struct MbarrierState;
+struct NamedBarrierState;
+struct BulkState;
+struct WarpgroupState;
+struct ProxyState;
+struct RegisterState;
 
 // One cp.async in flight.
 struct AsyncCopy {
@@ -77,7 +84,14 @@ struct Block {
   int barrier_arrived;
   int barrier_line;
   std::vector<Fiber*> copy_waiting;  // fibers blocked in copy_wait
-  unsigned char* arena;              // shared memory, 1024-byte aligned
+  size_t copies_pending;             // cp.async of all its threads
+  MbarrierState* mbarriers;
+  NamedBarrierState* named_barriers;
+  BulkState* bulk;
+  WarpgroupState* warpgroups;
+  ProxyState* proxy;
+  RegisterState* registers;
+  unsigned char* arena;  // shared memory, 1024-byte aligned
   unsigned char* arena_end;
   uint32_t arena_bytes;
   Warp warp[32];

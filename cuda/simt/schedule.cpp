@@ -2,10 +2,10 @@
 // fiber is ready, one asynchronous operation that somebody waits for completes; when there is none, it is a deadlock.
 #include <stdio.h>
 
-#include "simt/copy.h"
 #include "simt/error.h"
 #include "simt/launch.h"
 #include "simt/memory.h"
+#include "simt/module.h"
 
 namespace lacuna_simt {
 
@@ -117,27 +117,59 @@ Fiber* ready_fiber(Worker& worker) {
   }
 }
 
-// Completes one wait of one seeded waiter; false when nobody waits for a copy.
-bool complete_one(Worker& worker) {
-  const uint32_t blocks = static_cast<uint32_t>(worker.config.resident);
-  const uint32_t first = blocks > 1 ? worker.random.below(blocks) : 0;
-  for (uint32_t i = 0; i < blocks; ++i) {
-    Block& block = *worker.blocks[(first + i) % blocks];
-    if (block.copy_waiting.empty()) continue;
-    const uint32_t waiters = static_cast<uint32_t>(block.copy_waiting.size());
-    finish_copies_of(*block.copy_waiting[worker.random.below(waiters)]);
-    return true;
+// Completes one operation that a blocked thread of the block waits for, a seeded one; if nobody waits for any, one of
+// those in flight. False when there is none.
+bool complete_in(Worker& worker, Block& block, bool only_wanted) {
+  size_t wanted = 0;
+  for (const Module* module : kModules) wanted += module->wanted != nullptr ? module->wanted(block) : 0;
+  if (wanted > 0) {
+    size_t index = worker.random.below(static_cast<uint32_t>(wanted));
+    for (const Module* module : kModules) {
+      const size_t here = module->wanted != nullptr ? module->wanted(block) : 0;
+      if (index < here) {
+        module->finish_wanted(block, static_cast<uint32_t>(index));
+        return true;
+      }
+      index -= here;
+    }
+  }
+  if (only_wanted) return false;
+  size_t pending = 0;
+  for (const Module* module : kModules) pending += module->pending != nullptr ? module->pending(block) : 0;
+  if (pending == 0) return false;
+  size_t index = worker.random.below(static_cast<uint32_t>(pending));
+  for (const Module* module : kModules) {
+    const size_t here = module->pending != nullptr ? module->pending(block) : 0;
+    if (index < here) {
+      module->finish_pending(block, worker.random);
+      return true;
+    }
+    index -= here;
   }
   return false;
 }
 
-// LACUNA_SIMT_MIXED: now and then some pending copy completes although nobody needs it yet.
+bool complete_one(Worker& worker) {
+  const uint32_t blocks = static_cast<uint32_t>(worker.config.resident);
+  const uint32_t first = blocks > 1 ? worker.random.below(blocks) : 0;
+  for (const bool only_wanted : {true, false}) {
+    for (uint32_t i = 0; i < blocks; ++i) {
+      Block& block = *worker.blocks[(first + i) % blocks];
+      if (block.live > 0 && complete_in(worker, block, only_wanted)) return true;
+    }
+  }
+  return false;
+}
+
+// LACUNA_SIMT_MIXED: now and then some operation in flight completes although nobody needs it yet.
 void complete_sometimes(Worker& worker) {
   if (worker.config.async_mode != LACUNA_SIMT_MIXED || worker.random.below(8) != 0) return;
-  const uint32_t resident = static_cast<uint32_t>(worker.config.resident);
-  Block& block = *worker.blocks[worker.random.below(resident)];
+  Block& block = *worker.blocks[worker.random.below(static_cast<uint32_t>(worker.config.resident))];
   if (block.live == 0) return;
-  finish_one_copy(*block.fibers[worker.random.below(static_cast<uint32_t>(block.threads))]);
+  for (const Module* module : kModules) {
+    const size_t pending = module->pending != nullptr ? module->pending(block) : 0;
+    if (pending > 0 && worker.random.below(2) == 0) module->finish_pending(block, worker.random);
+  }
 }
 
 Fiber* next_fiber(Worker& worker) {
@@ -179,6 +211,13 @@ void report_waiters(Worker& worker, const char* what) {
         left &= ~same;
       }
       if (warp.exited != 0) add(" warp %d lanes 0x%08x exited;", w, warp.exited);
+    }
+    for (const Module* module : kModules) {
+      if (module->describe == nullptr) continue;
+      char state[512];
+      state[0] = 0;
+      module->describe(block, state, sizeof state);
+      if (state[0] != 0) add(" %s;", state);
     }
   }
   record_failure(worker, text);
@@ -330,8 +369,10 @@ extern "C" void lacuna_simt_fiber_main(void) {
   worker.launch->entry(worker.launch->params);
   Warp& warp = *self.warp;
   Block& block = *self.block;
-  if (has_pending_copies(self) && worker.config.checks != 0) {
-    fail(self.copies[self.copies_done].line, "the thread exits with a cp.async that it never waited for");
+  if (worker.config.checks != 0) {
+    for (const Module* module : kModules) {
+      if (module->exit != nullptr) module->exit(self);
+    }
   }
   for (const CollectiveSlot& slot : warp.slots) {
     if (slot.arrived != 0 && (slot.mask >> self.lane & 1) != 0) {
@@ -342,6 +383,9 @@ extern "C" void lacuna_simt_fiber_main(void) {
   leave_ready(self);
   --block.live;
   worker.polls = 0;
+  for (const Module* module : kModules) {
+    if (module->exited != nullptr) module->exited(self);
+  }
   if (block.live == 0) {
     if (worker.config.checks != 0) check_arena_slack(block);
     lacuna_simt_switch(&self.stack_pointer, worker.main_stack_pointer);

@@ -2,7 +2,7 @@
 #![allow(non_camel_case_types, missing_docs, unreachable_pub, dead_code)]
 #![allow(clippy::all, clippy::pedantic, clippy::undocumented_unsafe_blocks, rustdoc::all)]
 
-pub const LACUNA_KERNELS_ABI: i32 = 1;
+pub const LACUNA_KERNELS_ABI: i32 = 2;
 pub const LACUNA_MAX_SPLITS: i32 = 64;
 pub const LACUNA_OK: lacuna_status = 0;
 /// a parameter breaks its stated range
@@ -19,6 +19,14 @@ pub type lacuna_status = i32;
 pub const LACUNA_F16: lacuna_dtype = 0;
 pub const LACUNA_BF16: lacuna_dtype = 1;
 pub type lacuna_dtype = i32;
+/// the fastest that serves the request on the device
+pub const LACUNA_FAMILY_AUTO: lacuna_family = 0;
+/// mma.sync and cp.async: Ampere and newer
+pub const LACUNA_FAMILY_PORTABLE: lacuna_family = 80;
+/// wgmma and TMA: Hopper only
+pub const LACUNA_FAMILY_HOPPER: lacuna_family = 90;
+/// A family of kernels: the machine instructions they are made of.
+pub type lacuna_family = i32;
 pub const LACUNA_PLAN_FORMULA: lacuna_plan_kind = 0;
 pub const LACUNA_PLAN_LISTS: lacuna_plan_kind = 1;
 pub type lacuna_plan_kind = i32;
@@ -57,14 +65,15 @@ pub struct lacuna_shape {
     pub cu_seqlens_q: *const i32,
     /// [batch + 1] ragged keys, or null
     pub cu_seqlens_k: *const i32,
-    /// [batch, kv_heads or 1, pages] paged K and V, or null
+    /// [batch, kv_heads or 1, ceil(kv_len / page_size)] paged K and V, or null
     pub block_table: *const i32,
     pub block_table_batch_stride: i64,
     /// 0: one table for all heads
     pub block_table_head_stride: i64,
-    /// tokens
+    /// tokens, a multiple of 16
     pub page_size: i32,
-    pub reserved2: i32,
+    /// pages of k and v; keys of a page id outside [0, pages) are attended by nobody
+    pub pages: i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -86,7 +95,7 @@ const _: () = {
     ["Offset of field: lacuna_shape::block_table_head_stride"]
         [::core::mem::offset_of!(lacuna_shape, block_table_head_stride) - 64usize];
     ["Offset of field: lacuna_shape::page_size"][::core::mem::offset_of!(lacuna_shape, page_size) - 72usize];
-    ["Offset of field: lacuna_shape::reserved2"][::core::mem::offset_of!(lacuna_shape, reserved2) - 76usize];
+    ["Offset of field: lacuna_shape::pages"][::core::mem::offset_of!(lacuna_shape, pages) - 76usize];
 };
 impl Default for lacuna_shape {
     fn default() -> Self {
@@ -215,7 +224,7 @@ impl Default for lacuna_block_plan {
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct lacuna_schedule {
-    /// query rows of a schedule row: max(kernel tile, block_q)
+    /// query rows of a schedule row: at least the schedule_q of the kernel's config, and block_q
     pub tile_q: i32,
     /// keys of an entry: block_k
     pub unit: i32,
@@ -267,9 +276,9 @@ pub struct lacuna_forward_params {
     pub schedule: lacuna_schedule,
     /// [batch, q_heads, q_len, head_dim]
     pub q: *const ::core::ffi::c_void,
-    /// [batch, kv_heads, kv_len, head_dim]
+    /// [batch, kv_heads, kv_len, head_dim]; paged: [pages, kv_heads, page_size, head_dim]
     pub k: *const ::core::ffi::c_void,
-    /// [batch, kv_heads, kv_len, head_dim]
+    /// as k
     pub v: *const ::core::ffi::c_void,
     /// [batch, q_heads, q_len, head_dim]
     pub out: *mut ::core::ffi::c_void,
@@ -288,15 +297,19 @@ pub struct lacuna_forward_params {
     pub softcap: f32,
     /// 1: final rows to out and lse; > 1: partial rows to the two buffers below
     pub splits: i32,
-    pub reserved: i32,
+    /// lacuna_family
+    pub family: i32,
     /// [splits, batch, q_heads, q_len, head_dim] contiguous
     pub partial_out: *mut f32,
     /// [splits, batch, q_heads, q_len] contiguous
     pub partial_lse: *mut f32,
+    /// [1] scratch of persistent kernels, any contents, not shared with a call that may run at the
+    /// same time; null: one block a tile
+    pub counter: *mut i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_forward_params"][::core::mem::size_of::<lacuna_forward_params>() - 432usize];
+    ["Size of lacuna_forward_params"][::core::mem::size_of::<lacuna_forward_params>() - 440usize];
     ["Alignment of lacuna_forward_params"][::core::mem::align_of::<lacuna_forward_params>() - 8usize];
     ["Offset of field: lacuna_forward_params::shape"][::core::mem::offset_of!(lacuna_forward_params, shape) - 0usize];
     ["Offset of field: lacuna_forward_params::mask"][::core::mem::offset_of!(lacuna_forward_params, mask) - 80usize];
@@ -324,12 +337,14 @@ const _: () = {
         [::core::mem::offset_of!(lacuna_forward_params, softcap) - 404usize];
     ["Offset of field: lacuna_forward_params::splits"]
         [::core::mem::offset_of!(lacuna_forward_params, splits) - 408usize];
-    ["Offset of field: lacuna_forward_params::reserved"]
-        [::core::mem::offset_of!(lacuna_forward_params, reserved) - 412usize];
+    ["Offset of field: lacuna_forward_params::family"]
+        [::core::mem::offset_of!(lacuna_forward_params, family) - 412usize];
     ["Offset of field: lacuna_forward_params::partial_out"]
         [::core::mem::offset_of!(lacuna_forward_params, partial_out) - 416usize];
     ["Offset of field: lacuna_forward_params::partial_lse"]
         [::core::mem::offset_of!(lacuna_forward_params, partial_lse) - 424usize];
+    ["Offset of field: lacuna_forward_params::counter"]
+        [::core::mem::offset_of!(lacuna_forward_params, counter) - 432usize];
 };
 impl Default for lacuna_forward_params {
     fn default() -> Self {
@@ -513,26 +528,37 @@ impl Default for lacuna_plan_to_mask_params {
 pub struct lacuna_forward_config {
     /// name, e.g. "sm80_forward_d64_bf16"
     pub kernel: [::core::ffi::c_char; 64usize],
-    /// query rows of a kernel tile
+    /// lacuna_family
+    pub family: i32,
+    /// query rows of a kernel tile: rows that share a load of K and V
     pub tile_q: i32,
     /// keys of a kernel tile
     pub tile_k: i32,
+    /// query heads in a tile, of tile_q / heads rows each
+    pub heads: i32,
+    /// query rows that a schedule row must have at least
+    pub schedule_q: i32,
     pub threads: i32,
     pub smem_bytes: i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_forward_config"][::core::mem::size_of::<lacuna_forward_config>() - 80usize];
+    ["Size of lacuna_forward_config"][::core::mem::size_of::<lacuna_forward_config>() - 92usize];
     ["Alignment of lacuna_forward_config"][::core::mem::align_of::<lacuna_forward_config>() - 4usize];
     ["Offset of field: lacuna_forward_config::kernel"][::core::mem::offset_of!(lacuna_forward_config, kernel) - 0usize];
+    ["Offset of field: lacuna_forward_config::family"]
+        [::core::mem::offset_of!(lacuna_forward_config, family) - 64usize];
     ["Offset of field: lacuna_forward_config::tile_q"]
-        [::core::mem::offset_of!(lacuna_forward_config, tile_q) - 64usize];
+        [::core::mem::offset_of!(lacuna_forward_config, tile_q) - 68usize];
     ["Offset of field: lacuna_forward_config::tile_k"]
-        [::core::mem::offset_of!(lacuna_forward_config, tile_k) - 68usize];
+        [::core::mem::offset_of!(lacuna_forward_config, tile_k) - 72usize];
+    ["Offset of field: lacuna_forward_config::heads"][::core::mem::offset_of!(lacuna_forward_config, heads) - 76usize];
+    ["Offset of field: lacuna_forward_config::schedule_q"]
+        [::core::mem::offset_of!(lacuna_forward_config, schedule_q) - 80usize];
     ["Offset of field: lacuna_forward_config::threads"]
-        [::core::mem::offset_of!(lacuna_forward_config, threads) - 72usize];
+        [::core::mem::offset_of!(lacuna_forward_config, threads) - 84usize];
     ["Offset of field: lacuna_forward_config::smem_bytes"]
-        [::core::mem::offset_of!(lacuna_forward_config, smem_bytes) - 76usize];
+        [::core::mem::offset_of!(lacuna_forward_config, smem_bytes) - 88usize];
 };
 impl Default for lacuna_forward_config {
     fn default() -> Self {
