@@ -6,6 +6,8 @@
 #include "common/validate.h"
 #include "sm80/forward/launch.h"
 #include "sm80/forward/tile_table.h"
+#include "sm90/forward/launch.h"
+#include "sm90/forward/serves.h"
 
 namespace LACUNA_NS {
 
@@ -20,9 +22,18 @@ int32_t check_head_dim(int head_dim) {
   return set_error(LACUNA_UNSUPPORTED, "head_dim %d: the forward kernels serve 32, 64, 96, 128 and 256", head_dim);
 }
 
+#if LACUNA_SIMT || LACUNA_BUILT_SM90A
+constexpr bool kHopperBuilt = true;
+#else
+constexpr bool kHopperBuilt = false;
+#endif
+
 template <int kHeadDim>
 void describe(lacuna_forward_config* config) {
   using Traits = sm80::ForwardTraits<kHeadDim, BFloat16>;
+  config->family = LACUNA_FAMILY_PORTABLE;
+  config->heads = 1;
+  config->schedule_q = Traits::kTileRows;
   config->tile_q = Traits::kTileRows;
   config->tile_k = Traits::kTileKeys;
   config->threads = Traits::kThreads;
@@ -31,14 +42,7 @@ void describe(lacuna_forward_config* config) {
 
 bool finite(float x) { return x - x == 0.0f; }
 
-}  // namespace
-
-int32_t forward_config(const lacuna_forward_params* params, lacuna_forward_config* config) {
-  LACUNA_REQUIRE(params != nullptr && config != nullptr, "forward_config: null argument");
-  const lacuna_shape& shape = params->shape;
-  LACUNA_CHECK(check_shape(shape));
-  LACUNA_CHECK(check_head_dim(shape.head_dim));
-  *config = {};
+void describe_portable(const lacuna_shape& shape, lacuna_forward_config* config) {
   switch (shape.head_dim) {
     case 32:
       describe<32>(config);
@@ -57,27 +61,9 @@ int32_t forward_config(const lacuna_forward_params* params, lacuna_forward_confi
   }
   snprintf(config->kernel, sizeof config->kernel, "sm80_forward_d%d_%s", shape.head_dim,
            shape.dtype == LACUNA_F16 ? "f16" : "bf16");
-  return LACUNA_OK;
 }
 
-int32_t forward(const lacuna_forward_params* params, void* stream) {
-  lacuna_forward_config config;
-  LACUNA_CHECK(forward_config(params, &config));
-  const lacuna_forward_params& p = *params;
-  LACUNA_CHECK(check_mask(p.mask, p.shape));
-  LACUNA_CHECK(check_plan(p.plan, p.shape));
-  if (p.plan.kind == LACUNA_PLAN_LISTS) LACUNA_CHECK(check_schedule(p.schedule, p.plan, p.shape, config.tile_q));
-  LACUNA_REQUIRE(p.q != nullptr && ((p.k != nullptr && p.v != nullptr) || p.shape.kv_len == 0), "q, k or v is null");
-  LACUNA_REQUIRE(finite(p.scale) && finite(p.softcap) && p.softcap >= 0.0f,
-                 "scale must be finite and softcap finite and >= 0, got %g and %g", static_cast<double>(p.scale),
-                 static_cast<double>(p.softcap));
-  LACUNA_REQUIRE(p.splits >= 1 && p.splits <= LACUNA_MAX_SPLITS, "splits must be in 1..=%d, got %d", LACUNA_MAX_SPLITS,
-                 p.splits);
-  if (p.splits == 1) {
-    LACUNA_REQUIRE(p.out != nullptr, "out is null");
-  } else {
-    LACUNA_REQUIRE(p.partial_out != nullptr && p.partial_lse != nullptr, "splits > 1 need partial_out and partial_lse");
-  }
+int32_t launch_portable(const lacuna_forward_params& p, void* stream) {
   switch (p.shape.head_dim) {
     case 32:
       return sm80::forward_d32(p, stream);
@@ -90,6 +76,66 @@ int32_t forward(const lacuna_forward_params* params, void* stream) {
     default:
       return sm80::forward_d256(p, stream);
   }
+}
+
+int32_t launch_hopper(const lacuna_forward_params& p, void* stream) {
+  if constexpr (kHopperBuilt) {
+    const bool gather = sm90::needs_gather(p.shape);
+    if (p.shape.head_dim == 64) return gather ? sm90::forward_gather_d64(p, stream) : sm90::forward_d64(p, stream);
+    return gather ? sm90::forward_gather_d128(p, stream) : sm90::forward_d128(p, stream);
+  } else {
+    (void)p;
+    (void)stream;
+    return LACUNA_NO_KERNEL;
+  }
+}
+
+}  // namespace
+
+int32_t forward_config(const lacuna_forward_params* params, lacuna_forward_config* config) {
+  LACUNA_REQUIRE(params != nullptr && config != nullptr, "forward_config: null argument");
+  const lacuna_forward_params& p = *params;
+  LACUNA_CHECK(check_shape(p.shape));
+  LACUNA_CHECK(check_head_dim(p.shape.head_dim));
+  LACUNA_REQUIRE(
+      p.family == LACUNA_FAMILY_AUTO || p.family == LACUNA_FAMILY_PORTABLE || p.family == LACUNA_FAMILY_HOPPER,
+      "family must be 0 (auto), 80 or 90, got %d", p.family);
+  LACUNA_CHECK(check_plan(p.plan, p.shape));
+  *config = {};
+  const bool runs_hopper = device_family() == LACUNA_FAMILY_HOPPER;
+  const char* refused = sm90::refuses(p);
+  if (p.family == LACUNA_FAMILY_HOPPER) {
+    if (!runs_hopper) return set_error(LACUNA_NO_KERNEL, "Hopper kernels: this device or this build has none");
+    if (refused != nullptr) {
+      return set_error(LACUNA_UNSUPPORTED, "a request for the Hopper forward kernel, which serves only %s", refused);
+    }
+  }
+  if (p.family != LACUNA_FAMILY_PORTABLE && runs_hopper && refused == nullptr) {
+    sm90::describe(p, config);
+  } else {
+    describe_portable(p.shape, config);
+  }
+  return LACUNA_OK;
+}
+
+int32_t forward(const lacuna_forward_params* params, void* stream) {
+  lacuna_forward_config config;
+  LACUNA_CHECK(forward_config(params, &config));
+  const lacuna_forward_params& p = *params;
+  LACUNA_CHECK(check_mask(p.mask, p.shape));
+  if (p.plan.kind == LACUNA_PLAN_LISTS) LACUNA_CHECK(check_schedule(p.schedule, p.plan, p.shape, config.schedule_q));
+  LACUNA_REQUIRE(p.q != nullptr && ((p.k != nullptr && p.v != nullptr) || p.shape.kv_len == 0), "q, k or v is null");
+  LACUNA_REQUIRE(finite(p.scale) && finite(p.softcap) && p.softcap >= 0.0f,
+                 "scale must be finite and softcap finite and >= 0, got %g and %g", static_cast<double>(p.scale),
+                 static_cast<double>(p.softcap));
+  LACUNA_REQUIRE(p.splits >= 1 && p.splits <= LACUNA_MAX_SPLITS, "splits must be in 1..=%d, got %d", LACUNA_MAX_SPLITS,
+                 p.splits);
+  if (p.splits == 1) {
+    LACUNA_REQUIRE(p.out != nullptr, "out is null");
+  } else {
+    LACUNA_REQUIRE(p.partial_out != nullptr && p.partial_lse != nullptr, "splits > 1 need partial_out and partial_lse");
+  }
+  return config.family == LACUNA_FAMILY_HOPPER ? launch_hopper(p, stream) : launch_portable(p, stream);
 }
 
 }  // namespace LACUNA_NS

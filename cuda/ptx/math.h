@@ -89,6 +89,15 @@ __device__ __forceinline__ float tanh_exact(float x) {
   return 1.0f - 2.0f * rcp(1.0f + ex2(2.8853900817779268f * x));
 }
 
+// a * b + c, rounded once.
+__device__ __forceinline__ float fused(float a, float b, float c) {
+#if LACUNA_SIMT
+  return __builtin_fmaf(a, b, c);
+#else
+  return fmaf(a, b, c);
+#endif
+}
+
 // The larger of two; a NaN loses against a number.
 __device__ __forceinline__ float max_float(float a, float b) {
 #if LACUNA_SIMT

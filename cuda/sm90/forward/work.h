@@ -1,0 +1,103 @@
+// Work items of the Hopper forward kernel: which rows and heads a tile holds, and the order in which tiles are taken.
+#pragma once
+
+#include "common/query_tile.h"
+#include "ptx/tensor_map.h"
+
+namespace LACUNA_NS {
+namespace sm90 {
+
+constexpr int kConsumers = 2;       // warpgroups that multiply
+constexpr int kWarpgroupRows = 64;  // query rows of each
+constexpr int kTileRows = kConsumers * kWarpgroupRows;
+constexpr int kWarpgroupThreads = 128;
+constexpr int kThreads = (kConsumers + 1) * kWarpgroupThreads;  // warpgroup 0 produces
+constexpr int kPanelElements = 64;                              // 128 bytes: the span of the swizzle
+
+// What the kernel is launched with: the caller's parameters and what the launcher derived from them.
+struct ForwardArgs {
+  TensorMap q;       // [batch, q_heads, q_len, head_dim], boxes of 64 rows by 64 elements
+  TensorMap k;       // [batch or pages, kv_heads, kv_len or page_size, head_dim], the same boxes
+  TensorMap v;       // as k
+  TensorMap v_tail;  // paged: v with pages cut where the sequence ends, so that what lies behind loads as zeros
+  TensorMap out;     // as q, boxes of 16 rows
+  lacuna_forward_params params;
+  int items;          // work items
+  int head_rows;      // query rows of a head in a tile: 128, or 64 when two heads share it
+  int heads;          // heads in a tile
+  int head_sets;      // q_heads / heads
+  int q_tiles;        // tiles of a head set and sequence
+  int section;        // formulas: (sequence, head set) pairs taken together, whose K and V fit L2
+  int rows_per_head;  // lists: schedule rows of a (sequence, plan head)
+};
+
+// One work item, as the producer tells the consumers.
+struct Work {
+  int index;  // -1: no more
+  int batch;
+  int split;
+  int keys;                   // 0: no key tile follows
+  int head[kConsumers];       // query head of each warpgroup
+  int first_row[kConsumers];  // call row of its row 0; q_len if it has none
+};
+
+struct Assignment {
+  Work work;
+  int kv_head;
+  int plan_head;
+  int schedule_row;
+  int first_block;  // plan query block of tile row 0
+};
+
+// Formulas: sections of (sequence, head set) pairs whose K and V stay in L2; in each, the last tiles (which see most
+// under a causal mask) first, all pairs of the section side by side. Lists: rows of the schedule's order, longest
+// first, with the heads and sequences that share a row side by side.
+__device__ __forceinline__ bool assign(const ForwardArgs& args, int index, Assignment& to) {
+  const lacuna_forward_params& p = args.params;
+  const lacuna_shape& shape = p.shape;
+  to.work.index = index;
+  to.work.split = index % p.splits;
+  index /= p.splits;
+  to.schedule_row = 0;
+  int q_tile;
+  int head_set;
+  bool valid = true;
+  if (p.plan.kind == LACUNA_PLAN_FORMULA) {
+    const int pairs = shape.batch * args.head_sets;
+    const int section = index / (args.section * args.q_tiles);
+    const int first = section * args.section;
+    const int width = pairs - first < args.section ? pairs - first : args.section;
+    index -= first * args.q_tiles;
+    q_tile = args.q_tiles - 1 - index / width;
+    const int pair = first + index % width;
+    to.work.batch = pair / args.head_sets;
+    head_set = pair % args.head_sets;
+    to.plan_head = static_cast<int>(static_cast<int64_t>(head_set) * args.heads * p.plan.heads / shape.q_heads);
+  } else {
+    const int sets = args.head_sets / p.plan.heads;  // of one list
+    const int set = index % sets;
+    index /= sets;
+    const int copies = shape.batch / p.plan.plan_batch;
+    const int copy = index % copies;
+    const int row = p.schedule.order[index / copies];
+    valid = row >= 0 && row < p.schedule.rows;
+    const int plan_row = row / args.rows_per_head;
+    to.schedule_row = row;
+    to.plan_head = plan_row % p.plan.heads;
+    to.work.batch = copies > 1 ? copy : plan_row / p.plan.heads;
+    head_set = to.plan_head * sets + set;
+    q_tile = row % args.rows_per_head;
+  }
+  to.first_block = static_cast<int>(static_cast<int64_t>(q_tile) * args.head_rows / p.plan.block_q);
+  const int head = head_set * args.heads;
+  to.kv_head = static_cast<int>(static_cast<int64_t>(head) * shape.kv_heads / shape.q_heads);
+#pragma unroll
+  for (int w = 0; w < kConsumers; ++w) {
+    to.work.head[w] = head + (args.heads == 1 ? 0 : w);
+    to.work.first_row[w] = q_tile * args.head_rows - p.plan.row_shift + (args.heads == 1 ? w * kWarpgroupRows : 0);
+  }
+  return valid;
+}
+
+}  // namespace sm90
+}  // namespace LACUNA_NS
