@@ -1,5 +1,5 @@
-// Online softmax over rows held as mma fragments: each lane holds two rows, (g) and (g + 8), of a 16-row group.
-// Scores are kept in log2 units before the exponential; the running maximum stays in the units of the scores.
+// Online softmax over rows held as matrix fragments: each lane holds two rows, g and g + 8 (g = lane / 4), of a 16-row
+// group; register i belongs to row i / 2 % 2, in the accumulators of mma.sync (four a tile) and of wgmma alike.
 // Milakov, Gimelshein, "Online normalizer calculation for softmax", 2018; FlashAttention-2 (Dao, 2023).
 #pragma once
 
@@ -9,7 +9,7 @@
 namespace LACUNA_NS {
 
 struct RowState {
-  float maximum[2];  // of the scores so far; -inf: none
+  float maximum[2];  // of the scores so far, in their own units; -inf: none
   float sum[2];      // this lane's share of sum exp2(factor * (score - maximum))
 };
 
@@ -19,31 +19,27 @@ __device__ __forceinline__ RowState empty_rows() {
 
 // Turns scores into exp2(factor * (score - maximum)) in place, updates the state, and returns in `rescale` what the
 // output rows accumulated so far must be multiplied with. factor > 0.
-template <int kTiles>
-__device__ __forceinline__ void softmax_step(float (&scores)[kTiles][4], float factor, RowState& state,
+template <int kCount>
+__device__ __forceinline__ void softmax_step(float (&scores)[kCount], float factor, RowState& state,
                                              float (&rescale)[2]) {
   float maximum[2] = {minus_infinity(), minus_infinity()};
 #pragma unroll
-  for (int n = 0; n < kTiles; ++n) {
-    maximum[0] = max_float(maximum[0], max_float(scores[n][0], scores[n][1]));
-    maximum[1] = max_float(maximum[1], max_float(scores[n][2], scores[n][3]));
-  }
+  for (int i = 0; i < kCount; ++i) maximum[i / 2 % 2] = max_float(maximum[i / 2 % 2], scores[i]);
   quad_max(maximum);
+  float base[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const float now = max_float(state.maximum[r], maximum[r]);
     // A row that has seen nothing: any finite base makes exp2(-inf) = 0 of every score.
-    const float base = now == minus_infinity() ? 0.0f : now;
-    rescale[r] = ex2((state.maximum[r] - base) * factor);
+    base[r] = now == minus_infinity() ? 0.0f : now * factor;
+    rescale[r] = ex2(fused(state.maximum[r], factor, -base[r]));
     state.maximum[r] = now;
-    float sum = 0.0f;
+    state.sum[r] *= rescale[r];
+  }
 #pragma unroll
-    for (int n = 0; n < kTiles; ++n) {
-      scores[n][2 * r] = ex2((scores[n][2 * r] - base) * factor);
-      scores[n][2 * r + 1] = ex2((scores[n][2 * r + 1] - base) * factor);
-      sum += scores[n][2 * r] + scores[n][2 * r + 1];
-    }
-    state.sum[r] = state.sum[r] * rescale[r] + sum;
+  for (int i = 0; i < kCount; ++i) {
+    scores[i] = ex2(fused(scores[i], factor, -base[i / 2 % 2]));
+    state.sum[i / 2 % 2] += scores[i];
   }
 }
 

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "common/online_softmax.h"
+#include "common/row_result.h"
 #include "ptx/ldmatrix.h"
 #include "ptx/mma.h"
 #include "sm80/forward/args.h"
@@ -14,9 +15,6 @@
 
 namespace LACUNA_NS {
 namespace sm80 {
-
-constexpr float kLog2E = 1.4426950408889634f;
-constexpr float kLn2 = 0.6931471805599453f;
 
 // How raw products become scores: scores * factor are logits in log2 units, factor > 0.
 struct ScoreRule {
@@ -150,37 +148,19 @@ __device__ __forceinline__ void write_rows(const ForwardArgs& args, const Assign
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const int row = fragment_row(warp_row, r);
-    float top = state.maximum[r] * factor;
-    float total = state.sum[r];
-    float rescale = 1.0f;
-    if (p.sink != nullptr && work.split == 0) {
-      const float sink = p.sink[tile.head] * kLog2E;
-      const float all = max_float(top, sink);
-      const float base = all == minus_infinity() ? 0.0f : all;
-      rescale = ex2(top - base);
-      total = total * rescale + ex2(sink - base);
-      top = base;
-    }
-    const bool empty = total == 0.0f;
-    const float inverse = empty ? 0.0f : rescale / total;
-    const float lse = empty ? minus_infinity() : (top + lg2(total)) * kLn2;
+    const RowResult result = row_result(p, tile.head, work.split, factor, state.maximum[r], state.sum[r]);
+    const float inverse = result.factor;
     if (row < 0 || row >= p.shape.q_len) continue;
+    if (quad_lane == 0) write_lse(p, work.split, tile.batch, tile.head, row, result.lse);
     if (p.splits > 1) {
-      const int64_t at =
-          ((static_cast<int64_t>(work.split) * p.shape.batch + tile.batch) * p.shape.q_heads + tile.head) *
-              p.shape.q_len +
-          row;
-      if (quad_lane == 0) p.partial_lse[at] = lse;
-      float* out = p.partial_out + at * Traits::kHeadDim + 2 * quad_lane;
+      float* out =
+          p.partial_out + partial_row(p, work.split, tile.batch, tile.head, row) * Traits::kHeadDim + 2 * quad_lane;
 #pragma unroll
       for (int n = 0; n < Traits::kHeadDim / 8; ++n) {
         out[8 * n] = acc.o[n][2 * r] * inverse;
         out[8 * n + 1] = acc.o[n][2 * r + 1] * inverse;
       }
       continue;
-    }
-    if (quad_lane == 0 && p.lse != nullptr) {
-      p.lse[tile.batch * p.lse_stride.batch + tile.head * p.lse_stride.head + row * p.lse_stride.seq] = lse;
     }
     T* out = static_cast<T*>(p.out) + tile.batch * p.out_stride.batch + tile.head * p.out_stride.head +
              row * p.out_stride.seq + 2 * quad_lane;
@@ -281,7 +261,7 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kTile.blocks)
     }
     if (any) {
       float rescale[2];
-      softmax_step(reinterpret_cast<float(&)[2 * kSlots][4]>(scores), rule.factor, state, rescale);
+      softmax_step(reinterpret_cast<float(&)[8 * kSlots]>(scores), rule.factor, state, rescale);
 #pragma unroll
       for (int n = 0; n < kDim / 8; ++n) {
 #pragma unroll

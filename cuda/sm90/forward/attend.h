@@ -4,20 +4,13 @@
 // the softmax runs) is FlashAttention-3's (Shah et al., 2024, arXiv 2407.08608).
 #pragma once
 
+#include "common/online_softmax.h"
 #include "ptx/cvt.h"
-#include "ptx/math.h"
-#include "ptx/shuffle.h"
 #include "ptx/wgmma.h"
 #include "sm90/forward/tile_table.h"
 
 namespace LACUNA_NS {
 namespace sm90 {
-
-// A lane holds two rows of its warp's 16: g and g + 8, g = lane / 4. Accumulator register i belongs to row i / 2 % 2.
-struct RowState {
-  float maximum[2];  // of the products so far; -inf: none
-  float sum[2];      // this lane's share of sum exp2(factor * (product - maximum))
-};
 
 // s += Q K^T, or only the 64 keys of a box: kKeys is 128 or 64. Issues and commits.
 template <class Traits, int kKeys>
@@ -50,30 +43,6 @@ __device__ __forceinline__ void probability_value(float (&o)[Traits::kHeadDim / 
     wgmma_rs<T, Major::kMn>(o, p[step], advanced(b, step * kPieceKeys * kPanelElements * 2), true);
   }
   wgmma_commit();
-}
-
-// Products to exp2(factor * (product - maximum)); what the output so far must be multiplied with goes to `rescale`.
-template <int kCount>
-__device__ __forceinline__ void softmax(float (&s)[kCount], float factor, RowState& state, float (&rescale)[2]) {
-  float maximum[2] = {minus_infinity(), minus_infinity()};
-#pragma unroll
-  for (int i = 0; i < kCount; ++i) maximum[i / 2 % 2] = max_float(maximum[i / 2 % 2], s[i]);
-  quad_max(maximum);
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    const float now = max_float(state.maximum[r], maximum[r]);
-    // A row that has seen nothing: any finite base makes exp2(-inf) = 0 of every product.
-    const float base = now == minus_infinity() ? 0.0f : now * factor;
-    rescale[r] = ex2(fused(state.maximum[r], factor, -base));
-    state.maximum[r] = now;
-    state.sum[r] *= rescale[r];
-    maximum[r] = base;
-  }
-#pragma unroll
-  for (int i = 0; i < kCount; ++i) {
-    s[i] = ex2(fused(s[i], factor, -maximum[i / 2 % 2]));
-    state.sum[i / 2 % 2] += s[i];
-  }
 }
 
 // Accumulators of 16 columns, as pairs, are the A operand of a k16 step.

@@ -58,7 +58,7 @@ struct Consumer {
     wgmma_wait<0>();
     wgmma_registers(s);
     release(smem.k_empty[ring.stage]);
-    softmax(s, factor, state, rescale);
+    softmax_step(s, factor, state, rescale);
     pack_probabilities<T>(s, p);
     scale_rows(o, rescale);
     bool last = tile.last();
@@ -73,7 +73,7 @@ struct Consumer {
       wgmma_wait<1>();
       wgmma_registers(s);
       release(smem.k_empty[ahead.stage]);
-      softmax(s, factor, state, rescale);
+      softmax_step(s, factor, state, rescale);
       // This wait for the next tile stands here to keep the softmax before the wait below: without a branch between
       // them ptxas 13.0 moves that wait up, and nothing overlaps.
       last = tile.last();
@@ -114,7 +114,7 @@ struct Consumer {
         const int key = box == 0 ? tile.key[0] : tile.key[1];  // an index would put the tile into local memory
         mask_box(s, args.params, first_row + warp * 16 + lane / 4, key, tile.missing(box));
       }
-      softmax(s, factor, state, rescale);
+      softmax_step(s, factor, state, rescale);
       pack_probabilities<T>(s, p);
       scale_rows(o, rescale);
       probability_value<Traits, kBoxKeys>(o, p, shared_address(smem.v[stage]) + box * kBoxBytes);
@@ -142,7 +142,7 @@ struct Consumer {
       mbarrier_wait(smem.q_full[buffer], queries.parity);
       const Work& work = smem.work[buffer];
       if (work.index < 0) break;
-      state = RowState{{minus_infinity(), minus_infinity()}, {0.0f, 0.0f}};
+      state = empty_rows();
 #pragma unroll
       for (int i = 0; i < kDim / 2; ++i) o[i] = 0.0f;
       const uint32_t q = shared_address(smem.q[buffer]) + warpgroup * kWarpgroupRows * kPanelElements * 2;

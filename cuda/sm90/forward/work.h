@@ -79,8 +79,9 @@ __device__ __forceinline__ bool assign(const ForwardArgs& args, int index, Assig
     index /= sets;
     const int copies = shape.batch / p.plan.plan_batch;
     const int copy = index % copies;
-    const int row = p.schedule.order[index / copies];
+    int row = p.schedule.order[index / copies];
     valid = row >= 0 && row < p.schedule.rows;
+    row = valid ? row : 0;
     const int plan_row = row / args.rows_per_head;
     to.schedule_row = row;
     to.plan_head = plan_row % p.plan.heads;

@@ -1,6 +1,7 @@
 // The end of a work item: denominators, LSE, and the output rows through shared memory.
 #pragma once
 
+#include "common/row_result.h"
 #include "ptx/bulk.h"
 #include "ptx/fence_proxy.h"
 #include "ptx/stmatrix.h"
@@ -9,9 +10,6 @@
 
 namespace LACUNA_NS {
 namespace sm90 {
-
-constexpr float kLog2E = 1.4426950408889634f;
-constexpr float kLn2 = 0.6931471805599453f;
 
 // f32 rows of a split, normalised, straight from the registers.
 template <class Traits>
@@ -58,40 +56,26 @@ __device__ __forceinline__ void write_rows(const ForwardArgs& args, const Work& 
   const int head = work.head[warpgroup];
   quad_sum(state.sum);
   float inverse[2];
-  float lse[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    float top = state.maximum[r] * factor;
-    float total = state.sum[r];
-    float rescale = 1.0f;
-    if (p.sink != nullptr && work.split == 0) {
-      const float sink = p.sink[head] * kLog2E;
-      const float all = max_float(top, sink);
-      const float base = all == minus_infinity() ? 0.0f : all;
-      rescale = ex2(top - base);
-      total = total * rescale + ex2(sink - base);
-      top = base;
+    const RowResult result = row_result(p, head, work.split, factor, state.maximum[r], state.sum[r]);
+    inverse[r] = result.factor;
+    const int row = work.first_row[warpgroup] + warp * 16 + lane / 4 + 8 * r;
+    if (lane % 4 == 0 && row >= 0 && row < p.shape.q_len) {
+      write_lse(p, work.split, work.batch, head, row, result.lse);
     }
-    const bool empty = total == 0.0f;
-    inverse[r] = empty ? 0.0f : rescale / total;
-    lse[r] = empty ? minus_infinity() : (top + lg2(total)) * kLn2;
   }
   scale_rows(o, inverse);
+  if (p.splits == 1) {
+    write_tile<Traits>(args, work, q, warpgroup, warp, lane, o);
+    return;
+  }
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const int row = work.first_row[warpgroup] + warp * 16 + lane / 4 + 8 * r;
     if (row < 0 || row >= p.shape.q_len) continue;
-    if (p.splits > 1) {
-      const int64_t at =
-          ((static_cast<int64_t>(work.split) * p.shape.batch + work.batch) * p.shape.q_heads + head) * p.shape.q_len +
-          row;
-      if (lane % 4 == 0) p.partial_lse[at] = lse[r];
-      write_partial<Traits>(p, at, r, lane, o);
-    } else if (lane % 4 == 0 && p.lse != nullptr) {
-      p.lse[work.batch * p.lse_stride.batch + head * p.lse_stride.head + row * p.lse_stride.seq] = lse[r];
-    }
+    write_partial<Traits>(p, partial_row(p, work.split, work.batch, head, row), r, lane, o);
   }
-  if (p.splits == 1) write_tile<Traits>(args, work, q, warpgroup, warp, lane, o);
 }
 
 }  // namespace sm90
