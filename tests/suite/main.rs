@@ -5,6 +5,7 @@ mod arguments;
 mod devices;
 mod forward;
 mod harness;
+mod hopper;
 mod options;
 mod plans;
 mod raw;

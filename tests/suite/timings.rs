@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::harness::shape;
 use lacuna::{
-    AttentionShape, BlockPlan, Device, ForwardOptions, Mask, Result, S2Config, Schedule, Stream, Tensor, attention,
-    bf16,
+    AttentionShape, BlockPlan, Device, ForwardOptions, KernelFamily, Mask, Result, S2Config, Schedule, Stream, Tensor,
+    attention, bf16,
 };
 
 /// Median seconds of one call of `work`.
@@ -15,7 +15,7 @@ fn median(stream: &Stream, mut work: impl FnMut() -> Result<()>) -> Result<f64> 
     stream.synchronize()?;
     let mut samples = Vec::new();
     let start = Instant::now();
-    while samples.len() < 3 || (samples.len() < 50 && start.elapsed() < Duration::from_millis(500)) {
+    while samples.len() < 3 || (samples.len() < 50 && start.elapsed() < Duration::from_millis(300)) {
         let sample = Instant::now();
         work()?;
         stream.synchronize()?;
@@ -25,46 +25,69 @@ fn median(stream: &Stream, mut work: impl FnMut() -> Result<()>) -> Result<f64> 
     Ok(samples[samples.len() / 2])
 }
 
-/// Every tenth block of a row and the diagonal, shifted from row to row.
-fn tenth(stream: &Stream, shape: &AttentionShape) -> Result<BlockPlan> {
-    let blocks = shape.q_len.div_ceil(64);
-    let mask: Vec<u8> = (0..blocks * blocks)
-        .map(|at| (at / blocks, at % blocks))
-        .map(|(i, j)| u8::from(i == j || (j < i && (j * 7 + i * 3).is_multiple_of(10))))
+/// Random blocks, each with the same chance, and the diagonal. `heads`: how many lists there are.
+fn random(stream: &Stream, shape: &AttentionShape, size: usize, heads: usize, density: f64) -> Result<BlockPlan> {
+    let blocks = shape.q_len.div_ceil(size);
+    let chance = (density * f64::from(u32::MAX)) as u64;
+    let mut state = 0x9E37_79B9_7F4A_7C15u64;
+    let mask: Vec<u8> = (0..heads * blocks * blocks)
+        .map(|at| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let diagonal = at % blocks == at / blocks % blocks;
+            u8::from(diagonal || state >> 32 < chance)
+        })
         .collect();
-    BlockPlan::from_mask(stream, shape, 64, 64, [1, 1, blocks, blocks], &mask)
+    BlockPlan::from_mask(stream, shape, size, size, [1, heads, blocks, blocks], &mask)
 }
 
-fn time(stream: &Stream, shape: &AttentionShape, name: &str, plan: &BlockPlan) -> Result<()> {
-    let options = ForwardOptions::causal();
-    let dims = |heads, len| [shape.batch, heads, len, shape.head_dim];
-    let q = Tensor::<bf16>::random(stream, dims(shape.q_heads, shape.q_len), 1)?;
-    let k = Tensor::<bf16>::random(stream, dims(shape.kv_heads, shape.kv_len), 2)?;
-    let v = Tensor::<bf16>::random(stream, dims(shape.kv_heads, shape.kv_len), 3)?;
-    let mut out = Tensor::<bf16>::uninit(stream, dims(shape.q_heads, shape.q_len))?;
-    let mut workspace = stream.alloc_bytes(attention::workspace_bytes(shape, &options))?;
-    let mut schedule = Schedule::build(stream, shape, &options, plan)?;
-    let planning = median(stream, || schedule.rebuild(stream, plan))?;
-    let seconds = median(stream, || {
-        let (q, k, v) = (q.view(), k.view(), v.view());
-        attention::forward(stream, shape, &options, plan, &schedule, q, k, v, out.view_mut(), None, &mut workspace)
-    })?;
-    let pairs = plan.visited_pairs(stream, shape, &Mask::CAUSAL)?;
-    println!(
-        "{{\"device\": \"{}\", \"kernel\": \"{}\", \"plan\": \"{name}\", \"q_heads\": {}, \"kv_heads\": {}, \"len\": {}, \
-         \"head_dim\": {}, \"density\": {:.4}, \"forward_us\": {:.1}, \"schedule_us\": {:.1}, \"useful_tflops\": {:.3}}}",
-        stream.device().name(),
-        attention::kernel(stream.device(), shape, &options, plan)?.name,
-        shape.q_heads,
-        shape.kv_heads,
-        shape.q_len,
-        shape.head_dim,
-        plan.density(stream, shape, &Mask::CAUSAL)?,
-        seconds * 1e6,
-        planning * 1e6,
-        4.0 * pairs as f64 * shape.head_dim as f64 / seconds * 1e-12,
-    );
-    Ok(())
+struct Bench<'a> {
+    stream: &'a Stream,
+    shape: AttentionShape,
+    mask: Mask,
+}
+
+impl Bench<'_> {
+    fn time(&self, name: &str, plan: &BlockPlan) -> Result<()> {
+        let auto = ForwardOptions { mask: self.mask, ..ForwardOptions::default() };
+        let portable = ForwardOptions { family: KernelFamily::Portable, ..auto };
+        let kernel = |options| attention::kernel(self.stream.device(), &self.shape, options, plan);
+        self.time_family(name, plan, &auto)?;
+        if kernel(&auto)? != kernel(&portable)? { self.time_family(name, plan, &portable) } else { Ok(()) }
+    }
+
+    fn time_family(&self, name: &str, plan: &BlockPlan, options: &ForwardOptions<'_>) -> Result<()> {
+        let Self { stream, shape, mask } = self;
+        let dims = |heads, len| [shape.batch, heads, len, shape.head_dim];
+        let q = Tensor::<bf16>::random(stream, dims(shape.q_heads, shape.q_len), 1)?;
+        let k = Tensor::<bf16>::random(stream, dims(shape.kv_heads, shape.kv_len), 2)?;
+        let v = Tensor::<bf16>::random(stream, dims(shape.kv_heads, shape.kv_len), 3)?;
+        let mut out = Tensor::<bf16>::uninit(stream, dims(shape.q_heads, shape.q_len))?;
+        let mut workspace = stream.alloc_bytes(attention::workspace_bytes(shape, options))?;
+        let mut schedule = Schedule::build(stream, shape, options, plan)?;
+        let planning = median(stream, || schedule.rebuild(stream, plan))?;
+        let seconds = median(stream, || {
+            let (q, k, v) = (q.view(), k.view(), v.view());
+            attention::forward(stream, shape, options, plan, &schedule, q, k, v, out.view_mut(), None, &mut workspace)
+        })?;
+        let pairs = plan.visited_pairs(stream, shape, mask)?;
+        println!(
+            "{{\"device\": \"{}\", \"kernel\": \"{}\", \"plan\": \"{name}\", \"causal\": {}, \"q_heads\": {}, \
+             \"kv_heads\": {}, \"len\": {}, \"head_dim\": {}, \"density\": {:.4}, \"forward_us\": {:.1}, \
+             \"schedule_us\": {:.1}, \"useful_tflops\": {:.3}}}",
+            stream.device().name(),
+            attention::kernel(stream.device(), shape, options, plan)?.name,
+            mask.causal,
+            shape.q_heads,
+            shape.kv_heads,
+            shape.q_len,
+            shape.head_dim,
+            plan.density(stream, shape, mask)?,
+            seconds * 1e6,
+            planning * 1e6,
+            4.0 * pairs as f64 * shape.head_dim as f64 / seconds * 1e-12,
+        );
+        Ok(())
+    }
 }
 
 #[test]
@@ -73,14 +96,26 @@ fn timings() {
     let device = Device::auto().unwrap();
     eprintln!("{}", device.choice());
     let stream = device.new_stream().unwrap();
-    let lengths: &[usize] = if device.is_simt() { &[512] } else { &[8192, 32768] };
-    let heads = if device.is_simt() { (2, 1) } else { (32, 8) };
-    for head_dim in [64, 128] {
+    let small = device.is_simt();
+    let lengths: &[usize] = if small { &[512] } else { &[8192, 32768] };
+    let (q_heads, kv_heads) = if small { (2, 1) } else { (32, 8) };
+    for head_dim in [128, 64] {
         for &len in lengths {
-            let shape = shape(1, heads, (len, len), head_dim);
-            time(&stream, &shape, "dense", &BlockPlan::dense()).unwrap();
-            time(&stream, &shape, "s2", &S2Config::default().plan(&shape).unwrap()).unwrap();
-            time(&stream, &shape, "lists, a tenth", &tenth(&stream, &shape).unwrap()).unwrap();
+            let shape = shape(1, (q_heads, kv_heads), (len, len), head_dim);
+            let full = Bench { stream: &stream, shape, mask: Mask::FULL };
+            let causal = Bench { stream: &stream, shape, mask: Mask::CAUSAL };
+            full.time("dense", &BlockPlan::dense()).unwrap();
+            causal.time("dense", &BlockPlan::dense()).unwrap();
+            causal.time("s2", &S2Config::default().plan(&shape).unwrap()).unwrap();
+            for density in [0.5, 0.25, 0.1] {
+                let time = |name: &str, size, heads| {
+                    let plan = random(&stream, &shape, size, heads, density).unwrap();
+                    full.time(name, &plan).unwrap();
+                };
+                time("blocks of 128, a list for all heads", 128, 1);
+                time("blocks of 64, a list for each KV head", 64, kv_heads);
+                time("blocks of 64, a list for each head", 64, q_heads);
+            }
         }
     }
 }
