@@ -154,6 +154,8 @@ struct Consumer {
         }
       }
       write_rows<Traits>(args, work, q, warpgroup, warp, lane, factor, state, o);
+      // Every lane has read the item.
+      sync_warp();
       release(smem.q_empty[buffer]);
       queries.advance();
     }
