@@ -12,6 +12,8 @@ wheels=(
   nvidia-nvvm==13.0.88
   nvidia-cuda-runtime==13.0.96
   nvidia-cuda-cccl==13.0.85
+  nvidia-cuda-cuobjdump==13.2.78
+  nvidia-cuda-nvdisasm==13.2.78
   libclang==18.1.1
 )
 stamp=$folder/.wheels
