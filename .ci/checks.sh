@@ -36,9 +36,13 @@ features() {
   done
 }
 
-ptxas_gate() {
+# What nvcc made of the kernels, as the assembler reports it and as the disassembler shows it. No GPU is needed.
+machine_code() {
   cargo build --release -p lacuna --features cuda
+  echo "-- every kernel: registers, local memory, advisories"
   cargo xtask ptxas-gate "$LACUNA_BUILD_DIR/ptxas"
+  echo "-- Hopper forward kernels: products, TMA, softmax under products"
+  cargo xtask sass-gate "$LACUNA_BUILD_DIR/ptxas"
 }
 
 starts_without_driver() {
@@ -103,6 +107,6 @@ gpu_bundle() {
 }
 
 case ${1:-} in
-  gpu_bundle | bindings | no_compiler | features | ptxas_gate | starts_without_driver | file_sizes | package) "$1" ;;
+  gpu_bundle | bindings | no_compiler | features | machine_code | starts_without_driver | file_sizes | package) "$1" ;;
   *) echo "no such check: ${1:-}" >&2; exit 2 ;;
 esac

@@ -75,21 +75,31 @@ fn jobs() -> Result<usize, String> {
     }
 }
 
-/// Splits what nvcc printed: the assembler's report goes to `<cache>/ptxas/*.ptxas` (only those of this build lie
-/// there; `cargo xtask ptxas-gate` reads them), everything else is a warning to show.
+/// Keeps what the machine-code gates read in `<cache>/ptxas`, where only this build's files lie: a copy of each object,
+/// and beside it the assembler's report (`.ptxas`). All else that nvcc printed is a warning to show.
 fn save_reports(objects: &[Object]) -> Result<(), String> {
     let folder = objects::build_dir().join("ptxas");
     let fail = |e: std::io::Error| format!("cannot write the assembler reports to {}: {e}", folder.display());
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).map_err(fail)?;
     for object in objects {
-        let is_report = |line: &&str| line.starts_with("ptxas info") || line.starts_with("    ");
-        let report: Vec<&str> = object.output.lines().filter(is_report).collect();
-        let name = object.path.with_extension("ptxas");
-        fs::write(folder.join(name.file_name().unwrap_or_default()), report.join("\n") + "\n").map_err(fail)?;
-        for line in object.output.lines().filter(|line| !is_report(line) && !line.trim().is_empty()) {
-            println!("cargo::warning={line}");
+        let mut report = String::new();
+        let mut reported = false;
+        for line in object.output.lines().filter(|line| !line.trim().is_empty()) {
+            // An indented line goes on with what the line before says.
+            reported = line.starts_with("ptxas ") || (reported && line.starts_with("    "));
+            if reported {
+                report += line;
+                report += "\n";
+            }
+            // The report also holds advisories, such as (C7512): the code is right, but slow.
+            if !reported || line.starts_with("ptxas warning") || line.contains(": (C") {
+                println!("cargo::warning={line}");
+            }
         }
+        let copy = folder.join(object.path.file_name().unwrap_or_default());
+        fs::copy(&object.path, &copy).map_err(fail)?;
+        fs::write(copy.with_extension("ptxas"), report).map_err(fail)?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs a pinned CUDA compiler (nvcc; no driver, no GPU needed) and libclang as Python wheels into
-# target/cuda-toolkit, where build.rs looks by itself. About 300 MB.
+# Installs a pinned CUDA compiler (nvcc; no driver, no GPU needed), a disassembler and libclang as Python wheels into
+# target/cuda-toolkit, where build.rs and xtask look by themselves. About 340 MB.
 # Usage: tools/fetch-cuda.sh [--if-needed]   --if-needed: only where no nvcc of 12.8 or newer is found
 set -euo pipefail
 
@@ -12,6 +12,8 @@ wheels=(
   nvidia-nvvm==13.0.88
   nvidia-cuda-runtime==13.0.96
   nvidia-cuda-cccl==13.0.85
+  nvidia-cuda-cuobjdump==13.2.78 # for `cargo xtask sass-gate`; there are no wheels of 13.0, newer ones read its objects
+  nvidia-cuda-nvdisasm==13.2.78
   libclang==18.1.1
 )
 stamp=$folder/.wheels
@@ -47,7 +49,7 @@ if ! python3 -m pip --version >/dev/null 2>&1; then
   exit 1
 fi
 
-echo "installing the CUDA compiler wheels into ${folder#"$root"/} (about 300 MB)"
+echo "installing the CUDA compiler wheels into ${folder#"$root"/} (about 340 MB)"
 # A half-installed folder must never pass for a whole one: install beside it, then move.
 partial=$folder.partial
 rm -rf "$partial" "$folder"

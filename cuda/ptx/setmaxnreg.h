@@ -1,7 +1,7 @@
 // setmaxnreg: a warpgroup gives registers back to the block's pool, or takes more from it. All warps of the warpgroup
 // execute it; the number is the new count of registers a thread, a multiple of 8 in 24..=256.
 //
-// The kernel needs __launch_bounds__(threads, 1), or ptxas ignores it (advisory C7508).
+// The kernel needs __launch_bounds__, or ptxas ignores it (advisory C7508).
 #pragma once
 
 #include "ptx/thread.h"
