@@ -72,6 +72,7 @@ void prepare_block(Block& block, int64_t index, int64_t grid, int threads, uint3
     warp.lanes = lanes >= 32 ? ~0u : (1u << lanes) - 1;
     warp.ready = 0;
     warp.exited = 0;
+    warp.meetings = 0;
     for (CollectiveSlot& slot : warp.slots) slot.arrived = 0;
     make_lanes_ready(warp, warp.lanes);
   }

@@ -46,6 +46,7 @@ void collective(const char* name, uint32_t mask, void* arguments, Finisher finis
   }
   ++warp.block->worker->counters.collectives;
   slot.arrived = 0;
+  if (mask == (warp.lanes & ~warp.exited)) ++warp.meetings;
   if (finish != nullptr) finish(warp, mask, line);
   make_lanes_ready(warp, mask);
   scheduling_point();
@@ -54,6 +55,9 @@ void collective(const char* name, uint32_t mask, void* arguments, Finisher finis
 void warp_sync(uint32_t mask, int line) { collective("__syncwarp", mask, nullptr, nullptr, line); }
 
 namespace {
+
+// The stream of random numbers that elects a lane.
+constexpr uint64_t kElection = 0x656c656374;
 
 struct Exchange {
   int32_t value;
@@ -126,6 +130,13 @@ uint32_t warp_ballot(bool predicate, int line) {
   Exchange exchange{predicate ? 1 : 0, 0, 0};
   collective("ballot", 0xffffffffu, &exchange, finish_ballot, line);
   return static_cast<uint32_t>(exchange.result);
+}
+
+bool warp_elect(int line) {
+  const Fiber& self = current_fiber();
+  collective("elect.sync", 0xffffffffu, nullptr, nullptr, line);
+  Random random = seeded(self.block->worker->config.seed, kElection);
+  return self.lane == static_cast<int>(random.below(32));
 }
 
 int32_t warp_minimum(int32_t value, int line) {

@@ -11,7 +11,7 @@ namespace lacuna_simt {
 
 namespace {
 
-thread_local char error_text[2048] = {0};
+thread_local char error_text[kFailureBytes] = {0};
 
 const char* policy_name(int policy) {
   static const char* const names[] = {"round_robin", "random_lane", "warp_first", "priority"};

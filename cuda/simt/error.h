@@ -6,9 +6,14 @@
 
 namespace lacuna_simt {
 
+// A deadlock report names every warp and barrier; the launch adds the kernel and the replay line.
+constexpr size_t kReportBytes = 4096;
+constexpr size_t kFailureBytes = kReportBytes + 512;
+
 // Called from a fiber: reports kernel, block, thread and line, and leaves the kernel. Does not return.
 [[noreturn]] void fail(int line, const char* format, ...) __attribute__((format(printf, 2, 3)));
-// Called from a worker's own stack (deadlock): records and returns.
+// For errors of no thread (deadlock, an operation that fails as it completes): records and returns. The launch ends
+// when the scheduler next runs.
 void record_failure(Worker& worker, const char* text);
 // The machine itself cannot be built: there is no kernel to blame and no way on.
 [[noreturn]] void abort_out_of_memory(const char* what);

@@ -66,9 +66,10 @@ constexpr size_t kArenaMargin = 1024;
 struct Warp {
   Block* block;
   int index;
-  uint32_t ready;   // lanes that can run
-  uint32_t exited;  // lanes that have returned from the kernel
-  uint32_t lanes;   // lanes that exist
+  uint32_t ready;     // lanes that can run
+  uint32_t exited;    // lanes that have returned from the kernel
+  uint32_t lanes;     // lanes that exist
+  uint64_t meetings;  // times that all its lanes have come to one place: collectives and barriers
   void* arguments[32];
   CollectiveSlot slots[kCollectiveSlots];
 };

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <mutex>
 
+#include "simt/error.h"
 #include "simt/fiber.h"
 
 namespace lacuna_simt {
@@ -21,7 +22,7 @@ struct Launch {
   std::atomic<int64_t> next_block{0};
   std::atomic<bool> failed{false};
   std::mutex failure_lock;
-  char failure[2048] = {0};
+  char failure[kFailureBytes] = {0};
 };
 
 // Runs the whole grid and returns a lacuna_status.

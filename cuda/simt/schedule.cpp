@@ -172,16 +172,18 @@ void complete_sometimes(Worker& worker) {
   }
 }
 
+// Null: nothing can run, or an operation failed as it completed.
 Fiber* next_fiber(Worker& worker) {
   complete_sometimes(worker);
   for (;;) {
+    if (worker.failed) return nullptr;
     if (Fiber* fiber = ready_fiber(worker)) return fiber;
     if (!complete_one(worker)) return nullptr;
   }
 }
 
 void report_waiters(Worker& worker, const char* what) {
-  char text[1536];
+  char text[kReportBytes];
   size_t used = 0;
   const auto add = [&](const char* format, auto... values) {
     if (used >= sizeof text) return;
@@ -214,7 +216,7 @@ void report_waiters(Worker& worker, const char* what) {
     }
     for (const Module* module : kModules) {
       if (module->describe == nullptr) continue;
-      char state[512];
+      char state[kReportBytes / 2];
       state[0] = 0;
       module->describe(block, state, sizeof state);
       if (state[0] != 0) add(" %s;", state);
@@ -253,7 +255,11 @@ void leave_ready(Fiber& fiber) {
 void release_barrier(Block& block) {
   block.barrier_arrived = 0;
   ++block.worker->counters.barriers;
-  for (int w = 0; w < block.warps; ++w) make_lanes_ready(block.warp[w], block.warp[w].lanes & ~block.warp[w].exited);
+  for (int w = 0; w < block.warps; ++w) {
+    Warp& warp = block.warp[w];
+    ++warp.meetings;
+    make_lanes_ready(warp, warp.lanes & ~warp.exited);
+  }
 }
 
 void check_arena_slack(const Block& block) {
@@ -303,6 +309,7 @@ void polling_point() {
   ++worker.polls;
   if (worker.config.checks != 0 && worker.polls == kMostPolls) abandon(worker, "livelock, all running threads poll");
   if (worker.polls % kPollsToCompletion == 0) complete_one(worker);
+  if (worker.failed) abandon(worker, "an operation failed as it completed");
   if (worker.polls % kPollsToTurn != 0) {
     scheduling_point();
   } else if (Fiber* next = at_random(worker); next != &self) {
