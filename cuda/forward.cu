@@ -20,11 +20,23 @@ int32_t check_head_dim(int head_dim) {
   return set_error(LACUNA_UNSUPPORTED, "head_dim %d: the forward kernels serve 32, 64, 96, 128 and 256", head_dim);
 }
 
+int32_t check_family(int family) {
+  if (family == LACUNA_FAMILY_HOPPER) {
+    return set_error(LACUNA_UNSUPPORTED, "the Hopper family: no forward kernel of it yet");
+  }
+  LACUNA_REQUIRE(family == LACUNA_FAMILY_AUTO || family == LACUNA_FAMILY_PORTABLE,
+                 "family must be 0 (auto), 80 (portable) or 90 (Hopper), got %d", family);
+  return LACUNA_OK;
+}
+
 template <int kHeadDim>
 void describe(lacuna_forward_config* config) {
   using Traits = sm80::ForwardTraits<kHeadDim, BFloat16>;
+  config->family = LACUNA_FAMILY_PORTABLE;
   config->tile_q = Traits::kTileRows;
   config->tile_k = Traits::kTileKeys;
+  config->heads = 1;
+  config->schedule_q = Traits::kTileRows;
   config->threads = Traits::kThreads;
   config->smem_bytes = static_cast<int32_t>(sizeof(typename Traits::Shared));
 }
@@ -37,6 +49,7 @@ int32_t forward_config(const lacuna_forward_params* params, lacuna_forward_confi
   LACUNA_REQUIRE(params != nullptr && config != nullptr, "forward_config: null argument");
   const lacuna_shape& shape = params->shape;
   LACUNA_CHECK(check_shape(shape));
+  LACUNA_CHECK(check_family(params->family));
   LACUNA_CHECK(check_head_dim(shape.head_dim));
   *config = {};
   switch (shape.head_dim) {
@@ -66,8 +79,9 @@ int32_t forward(const lacuna_forward_params* params, void* stream) {
   const lacuna_forward_params& p = *params;
   LACUNA_CHECK(check_mask(p.mask, p.shape));
   LACUNA_CHECK(check_plan(p.plan, p.shape));
-  if (p.plan.kind == LACUNA_PLAN_LISTS) LACUNA_CHECK(check_schedule(p.schedule, p.plan, p.shape, config.tile_q));
-  LACUNA_REQUIRE(p.q != nullptr && ((p.k != nullptr && p.v != nullptr) || p.shape.kv_len == 0), "q, k or v is null");
+  if (p.plan.kind == LACUNA_PLAN_LISTS) LACUNA_CHECK(check_schedule(p.schedule, p.plan, p.shape, config.schedule_q));
+  const bool no_keys = p.shape.kv_len == 0 || (p.shape.block_table != nullptr && p.shape.pages == 0);
+  LACUNA_REQUIRE(p.q != nullptr && ((p.k != nullptr && p.v != nullptr) || no_keys), "q, k or v is null");
   LACUNA_REQUIRE(finite(p.scale) && finite(p.softcap) && p.softcap >= 0.0f,
                  "scale must be finite and softcap finite and >= 0, got %g and %g", static_cast<double>(p.scale),
                  static_cast<double>(p.softcap));
