@@ -124,7 +124,13 @@ int32_t forward(const lacuna_forward_params* params, void* stream) {
   const lacuna_forward_params& p = *params;
   LACUNA_CHECK(check_mask(p.mask, p.shape));
   if (p.plan.kind == LACUNA_PLAN_LISTS) LACUNA_CHECK(check_schedule(p.schedule, p.plan, p.shape, config.schedule_q));
-  LACUNA_REQUIRE(p.q != nullptr && ((p.k != nullptr && p.v != nullptr) || p.shape.kv_len == 0), "q, k or v is null");
+  if (config.family == LACUNA_FAMILY_HOPPER && p.plan.kind == LACUNA_PLAN_LISTS) {
+    LACUNA_REQUIRE(p.schedule.tile_q == config.schedule_q,
+                   "tile_q of the schedule must be %d for kernel %s, got %d: build it for the family of the call",
+                   config.schedule_q, config.kernel, p.schedule.tile_q);
+  }
+  const bool no_keys = p.shape.kv_len == 0 || (p.shape.block_table != nullptr && p.shape.pages == 0);
+  LACUNA_REQUIRE(p.q != nullptr && ((p.k != nullptr && p.v != nullptr) || no_keys), "q, k or v is null");
   LACUNA_REQUIRE(finite(p.scale) && finite(p.softcap) && p.softcap >= 0.0f,
                  "scale must be finite and softcap finite and >= 0, got %g and %g", static_cast<double>(p.scale),
                  static_cast<double>(p.softcap));

@@ -2,7 +2,7 @@
 
 use crate::failure::Result;
 use crate::terminal;
-use lacuna::{AttentionShape, BlockPlan, DType, Device, ForwardOptions, attention};
+use lacuna::{AttentionShape, BlockPlan, DType, Device, ForwardOptions, KernelFamily, attention};
 use std::fmt::Write;
 
 /// Print what was built and what the machine has.
@@ -54,15 +54,18 @@ pub fn run(_: &Args) -> Result<()> {
     Ok(())
 }
 
-/// One line for each forward kernel: name, tile, threads, shared memory.
+/// One line for each forward kernel of each family: name, tile, threads, shared memory.
 fn kernels(device: &Device) -> Vec<String> {
     let mut lines = Vec::new();
     for (head_dim, dtype) in HEAD_DIMS.iter().flat_map(|&d| [DType::BF16, DType::F16].map(|t| (d, t))) {
         let shape = AttentionShape { batch: 1, q_heads: 1, kv_heads: 1, q_len: 1024, kv_len: 1024, head_dim, dtype };
-        if let Ok(k) = attention::kernel(device, &shape, &ForwardOptions::causal(), &BlockPlan::dense()) {
+        for family in [KernelFamily::Portable, KernelFamily::Hopper] {
+            let options = ForwardOptions { family, ..ForwardOptions::causal() };
+            let Ok(k) = attention::kernel(device, &shape, &options, &BlockPlan::dense()) else { continue };
             lines.push(format!(
-                "{:<34} head_dim {head_dim:>3}, {:>4}, tile {} x {}, {} threads, {:.0} KB shared",
+                "{:<34} {:<8} head_dim {head_dim:>3}, {:>4}, tile {} x {}, {} threads, {:.0} KB shared",
                 k.name,
+                k.family.to_string(),
                 dtype.to_string(),
                 k.tile_q,
                 k.tile_k,

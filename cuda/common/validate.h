@@ -24,7 +24,13 @@ inline int32_t check_shape(const lacuna_shape& s) {
   if (s.cu_seqlens_q != nullptr || s.cu_seqlens_k != nullptr) {
     return set_error(LACUNA_UNSUPPORTED, "ragged batches (cu_seqlens): no kernel serves them yet");
   }
-  if (s.block_table != nullptr) return set_error(LACUNA_UNSUPPORTED, "paged KV (block_table): no kernel serves it yet");
+  if (s.block_table == nullptr) return LACUNA_OK;
+  LACUNA_REQUIRE(s.page_size >= 16 && s.page_size <= kMax && s.page_size % 16 == 0,
+                 "page_size must be a multiple of 16 in 16..=2^30, got %d", s.page_size);
+  LACUNA_REQUIRE(s.pages >= 0 && s.pages <= kMax, "pages must be in 0..=2^30, got %d", s.pages);
+  LACUNA_REQUIRE(s.block_table_batch_stride >= 0 && s.block_table_head_stride >= 0,
+                 "strides of block_table must be >= 0, got %lld and %lld",
+                 static_cast<long long>(s.block_table_batch_stride), static_cast<long long>(s.block_table_head_stride));
   return LACUNA_OK;
 }
 
@@ -64,13 +70,18 @@ inline int32_t check_plan(const lacuna_block_plan& p, const lacuna_shape& s) {
   return LACUNA_OK;
 }
 
+// `schedule_q`: query rows that the kernel needs in a schedule row. More are as good, in whole tiles and whole query
+// blocks, of which an entry has bits for 8.
 inline int32_t check_schedule(const lacuna_schedule& s, const lacuna_block_plan& p, const lacuna_shape& shape,
-                              int tile_rows) {
-  const int tile_q = p.block_q > tile_rows ? p.block_q : tile_rows;
-  LACUNA_REQUIRE(s.tile_q == tile_q && s.unit == p.block_k,
-                 "the schedule is for %d x %d tiles, this call needs %d x %d", s.tile_q, s.unit, tile_q, p.block_k);
+                              int schedule_q) {
+  LACUNA_REQUIRE(s.tile_q >= 16 && s.tile_q % p.block_q == 0 && s.tile_q / p.block_q <= 8,
+                 "tile_q of the schedule must be 1 to 8 times block_q (%d), got %d", p.block_q, s.tile_q);
+  LACUNA_REQUIRE(s.tile_q % schedule_q == 0, "tile_q of the schedule must be a multiple of %d for this kernel, got %d",
+                 schedule_q, s.tile_q);
+  LACUNA_REQUIRE(s.unit == p.block_k, "the schedule is for blocks of %d keys, the plan has blocks of %d", s.unit,
+                 p.block_k);
   const int64_t rows =
-      static_cast<int64_t>(p.plan_batch) * p.heads * ((shape.q_len + p.row_shift + tile_q - 1) / tile_q);
+      static_cast<int64_t>(p.plan_batch) * p.heads * ((shape.q_len + p.row_shift + s.tile_q - 1) / s.tile_q);
   LACUNA_REQUIRE(s.rows == rows, "the schedule has %d rows, this call needs %lld", s.rows,
                  static_cast<long long>(rows));
   LACUNA_REQUIRE(

@@ -120,10 +120,7 @@ int32_t schedule_build(const lacuna_schedule_params* params, void* stream) {
   LACUNA_CHECK(check_mask(p.mask, p.shape));
   LACUNA_CHECK(check_plan(p.plan, p.shape));
   LACUNA_REQUIRE(p.plan.kind == LACUNA_PLAN_LISTS, "schedules are for list plans; formulas need none");
-  LACUNA_REQUIRE(
-      p.schedule.tile_q >= 16 && p.schedule.tile_q % p.plan.block_q == 0 && p.schedule.tile_q / p.plan.block_q <= 8,
-      "tile_q must be 1 to 8 times block_q (%d), got %d", p.plan.block_q, p.schedule.tile_q);
-  LACUNA_CHECK(check_schedule(p.schedule, p.plan, p.shape, p.schedule.tile_q));
+  LACUNA_CHECK(check_schedule(p.schedule, p.plan, p.shape, 1));
   LACUNA_REQUIRE(p.schedule.counts != nullptr && p.schedule.overflow != nullptr,
                  "the schedule lacks counts or overflow");
   const int64_t blocks = (static_cast<int64_t>(p.schedule.rows) + kRowWarps - 1) / kRowWarps;

@@ -11,10 +11,20 @@ use crate::schedule::Schedule;
 use crate::shape::AttentionShape;
 use crate::tensor::{Half, TensorView, TensorViewMut};
 
-/// Bytes of workspace that [`forward`] needs: 0 unless `splits > 1`, then f32 `[splits, batch, q_heads, q_len]` times
-/// `head_dim + 1`. Sizes beyond `usize` saturate, and no allocation of them succeeds.
+/// Bytes of workspace that [`forward`] needs: 16 for the counter of persistent kernels, and with `splits > 1` f32
+/// `[splits, batch, q_heads, q_len]` times `head_dim + 1` in whole 16 bytes. Sizes beyond `usize` saturate, and no
+/// allocation of them succeeds. The contents do not matter, before as well as after.
 pub fn workspace_bytes(shape: &AttentionShape, options: &ForwardOptions<'_>) -> usize {
-    partial_rows(shape, options.splits).saturating_mul(shape.head_dim.saturating_add(1)).saturating_mul(4)
+    partial_bytes(shape, options.splits).saturating_add(COUNTER_BYTES)
+}
+
+/// The counter is one i32 behind the partial results.
+const COUNTER_BYTES: usize = 16;
+
+/// Bytes of the partial results, a multiple of 16.
+fn partial_bytes(shape: &AttentionShape, splits: usize) -> usize {
+    let bytes = partial_rows(shape, splits).saturating_mul(shape.head_dim.saturating_add(1)).saturating_mul(4);
+    bytes.checked_next_multiple_of(16).unwrap_or(usize::MAX)
 }
 
 /// Rows of the partial results; 0 without splits.
@@ -29,8 +39,10 @@ fn partial_rows(shape: &AttentionShape, splits: usize) -> usize {
 /// `lse = ln(sum(exp(scale * q k^T)))`. A row with nothing to attend gives `out = 0` and `lse = -inf`.
 ///
 /// Tensors are `[batch, heads, seq, dim]`: `q` and `out` `[batch, q_heads, q_len, head_dim]`, `k` and `v`
-/// `[batch, kv_heads, kv_len, head_dim]`, `lse` `[batch, q_heads, q_len, 1]`. Any strides; rows of q, k and v that
-/// start at multiples of 16 bytes load fastest. `workspace` has [`workspace_bytes`]; its contents do not matter.
+/// `[batch, kv_heads, kv_len, head_dim]` (with [`ForwardOptions::paged`]: `[pages, kv_heads, page_size, head_dim]`, see
+/// [`PagedKv`](super::PagedKv)), `lse` `[batch, q_heads, q_len, 1]`. Any strides; rows of q, k and v that start at
+/// multiples of 16 bytes load fastest. `workspace` has [`workspace_bytes`] and serves one call at a time; its contents
+/// do not matter.
 ///
 /// Never allocates, waits or copies to the host; a CUDA graph may hold it when all memory belongs to `stream`. The same
 /// inputs give the same bits.
@@ -64,13 +76,24 @@ pub fn forward<T: Half>(
         return Err(Error::Value { what: "dtype", expected: T::DTYPE.to_string(), got: shape.dtype.to_string() });
     }
     let q_dims = [shape.batch, shape.q_heads, shape.q_len, shape.head_dim];
-    let kv_dims = [shape.batch, shape.kv_heads, shape.kv_len, shape.head_dim];
+    let (batches, kv_rows) = match &options.paged {
+        Some(paged) => (k.dims()[0], paged.page_size),
+        None => (shape.batch, shape.kv_len),
+    };
+    let kv_dims = [batches, shape.kv_heads, kv_rows, shape.head_dim];
     check_dims("q", q.dims(), q_dims)?;
     check_dims("k", k.dims(), kv_dims)?;
     check_dims("v", v.dims(), kv_dims)?;
     check_dims("out", out.dims(), q_dims)?;
     if let Some(lse) = &lse {
         check_dims("lse", lse.dims(), [shape.batch, shape.q_heads, shape.q_len, 1])?;
+    }
+    if let Some(paged) = &options.paged {
+        // Repeated pages may be more than 32 bits count.
+        if batches > 1 << 30 {
+            return Err(Error::Value { what: "pages", expected: "at most 2^30".into(), got: batches.to_string() });
+        }
+        paged.fill(&mut params.shape, batches);
     }
     let needed = workspace_bytes(shape, options);
     if workspace.len() < needed {
@@ -81,7 +104,8 @@ pub fn forward<T: Half>(
         });
     }
 
-    let partial_out: *mut f32 = workspace.as_mut_ptr().cast();
+    let memory = workspace.as_mut_ptr();
+    let partial_out: *mut f32 = memory.cast();
     let [offsets, indices] = plan.owners(stream);
     let owners = [
         q.stream(),
@@ -90,12 +114,13 @@ pub fn forward<T: Half>(
         out.stream(),
         lse.as_ref().map_or(stream, |lse| lse.stream()),
         options.sink.map_or(stream, |sink| sink.stream()),
+        options.paged.map_or(stream, |paged| paged.block_table.stream()),
         workspace.stream(),
         schedule.owner(stream),
         offsets,
         indices,
     ];
-    let names = ["q", "k", "v", "out", "lse", "sink", "workspace", "schedule", "plan", "plan"];
+    let names = ["q", "k", "v", "out", "lse", "sink", "block_table", "workspace", "schedule", "plan", "plan"];
     for (what, owner) in names.into_iter().zip(owners) {
         stream.device().check_memory(what, owner.device())?;
     }
@@ -111,6 +136,8 @@ pub fn forward<T: Half>(
     if let Some(lse) = &mut lse {
         (params.lse, params.lse_stride) = (lse.as_mut_ptr(), convert::strides(&lse.layout()));
     }
+    // SAFETY: the workspace holds the counter behind the partial results.
+    params.counter = unsafe { memory.add(partial_bytes(shape, options.splits)) }.cast();
     params.sink = options.sink.map_or(std::ptr::null(), |sink| sink.view().as_ptr());
     let merge = (options.splits > 1).then(|| {
         params.partial_out = partial_out;

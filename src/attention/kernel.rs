@@ -11,6 +11,8 @@ use crate::tensor::Layout;
 
 /// The kernel that [`forward`](super::forward()) runs for a request, and its tile.
 ///
+/// The answer is for packed tensors. It does not depend on the contents of a block table, nor on the number of pages.
+///
 /// # Errors
 /// [`Error::Value`](crate::Error::Value) or [`Error::Shape`](crate::Error::Shape) for a request that contradicts
 /// itself, [`Error::Unsupported`](crate::Error::Unsupported) or [`Error::NoKernel`](crate::Error::NoKernel) when
@@ -39,9 +41,15 @@ pub(super) fn request(
     let geometry = plan.geometry(shape)?;
     let packed = |heads, len, dim| Layout::contiguous([shape.batch, heads, len, dim]).map(|l| convert::strides(&l));
     let q = packed(shape.q_heads, shape.q_len, shape.head_dim)?;
-    let kv = packed(shape.kv_heads, shape.kv_len, shape.head_dim)?;
+    let kv_rows = options.paged.map_or(shape.kv_len, |paged| paged.page_size);
+    let kv = packed(shape.kv_heads, kv_rows, shape.head_dim)?;
+    let mut sizes = convert::shape(shape);
+    if let Some(paged) = &options.paged {
+        // How many pages there are is known where k and v are.
+        paged.fill(&mut sizes, 0);
+    }
     Ok(abi::lacuna_forward_params {
-        shape: convert::shape(shape),
+        shape: sizes,
         mask: convert::mask(&options.mask, shape),
         plan: plan.to_abi(&geometry),
         q_stride: q,
@@ -52,6 +60,7 @@ pub(super) fn request(
         scale: options.scale_for(shape),
         softcap: options.softcap.unwrap_or(0.0),
         splits: options.splits as i32,
+        family: options.family.to_abi(),
         ..Default::default()
     })
 }

@@ -4,11 +4,14 @@ mod forward;
 mod kernel;
 mod merge;
 mod options;
+mod paged;
 pub mod raw;
 
 pub use forward::{forward, workspace_bytes};
 pub use kernel::kernel;
 pub use merge::merge;
 pub use options::ForwardOptions;
+pub use paged::PagedKv;
 
+pub use crate::kernels::family::KernelFamily;
 pub use crate::kernels::table::KernelInfo;

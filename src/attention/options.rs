@@ -1,7 +1,9 @@
 //! What a caller can ask of forward attention.
 
+use super::paged::PagedKv;
 use crate::error::{Error, Result};
 use crate::kernels::bindings as abi;
+use crate::kernels::family::KernelFamily;
 use crate::shape::{AttentionShape, Mask};
 use crate::tensor::Tensor;
 
@@ -19,11 +21,16 @@ pub struct ForwardOptions<'a> {
     /// Parts that the keys of a row are cut into, which run at once and are then merged; good when there are fewer
     /// rows than the device has room for. At most 64.
     pub splits: usize,
+    /// The kernels that may serve the call. A family that can't is an error; nothing takes its place silently.
+    pub family: KernelFamily,
+    /// K and V in pages; `None`: a tensor with a row for each key.
+    pub paged: Option<PagedKv<'a>>,
 }
 
 impl Default for ForwardOptions<'_> {
     fn default() -> Self {
-        Self { mask: Mask::FULL, scale: None, softcap: None, sink: None, splits: 1 }
+        let (mask, family) = (Mask::FULL, KernelFamily::Auto);
+        Self { mask, scale: None, softcap: None, sink: None, splits: 1, family, paged: None }
     }
 }
 
@@ -67,6 +74,6 @@ impl ForwardOptions<'_> {
                 got: format!("{:?}", sink.dims()),
             });
         }
-        Ok(())
+        self.paged.map_or(Ok(()), |paged| paged.validate(shape))
     }
 }

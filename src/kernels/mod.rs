@@ -2,4 +2,5 @@
 
 pub(crate) mod bindings;
 pub(crate) mod convert;
+pub(crate) mod family;
 pub(crate) mod table;

@@ -3,6 +3,7 @@
 use std::ffi::{CStr, c_char, c_void};
 
 use super::bindings as abi;
+use super::family::KernelFamily;
 use crate::error::{Error, Result};
 
 /// The kernels built for one machine. Every function pointer of the table is present.
@@ -22,10 +23,16 @@ unsafe impl Sync for Kernels {}
 pub struct KernelInfo {
     /// The kernel, e.g. `sm80_forward_d64_bf16`.
     pub name: String,
-    /// Query rows of a tile.
+    /// What it is made of; never [`KernelFamily::Auto`].
+    pub family: KernelFamily,
+    /// Query rows of a tile: those that share a load of K and V.
     pub tile_q: usize,
     /// Keys of a tile.
     pub tile_k: usize,
+    /// Query heads of a tile, of `tile_q / heads` rows each.
+    pub heads: usize,
+    /// Query rows that a row of a schedule has at least.
+    pub schedule_q: usize,
     /// Threads of a block.
     pub threads: usize,
     /// Shared memory of a block, in bytes.
@@ -89,10 +96,18 @@ impl Kernels {
         // The launcher fills a fixed array of 64; stop at the terminator, or at the end if there is none.
         let name = config.kernel.iter().take_while(|&&c| c != 0).map(|&c| char::from(c as u8)).collect();
         let size = |value: i32| usize::try_from(value).unwrap_or(0);
+        let family = KernelFamily::from_abi(config.family).ok_or_else(|| Error::Value {
+            what: "forward_config",
+            expected: "answered with a known kernel family".into(),
+            got: config.family.to_string(),
+        })?;
         Ok(KernelInfo {
             name,
+            family,
             tile_q: size(config.tile_q),
             tile_k: size(config.tile_k),
+            heads: size(config.heads),
+            schedule_q: size(config.schedule_q),
             threads: size(config.threads),
             smem_bytes: size(config.smem_bytes),
         })

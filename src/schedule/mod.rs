@@ -12,6 +12,7 @@ use crate::tensor::Tensor;
 /// longest tiles first.
 ///
 /// A schedule belongs to one plan, shape and mask, and may be used for many calls (a static pattern is scheduled once).
+/// One for a kernel with wide tiles serves kernels with narrower tiles as well, with the same results.
 /// Formula plans need none: theirs holds no memory.
 #[derive(Debug)]
 pub struct Schedule {
@@ -59,7 +60,8 @@ impl Schedule {
         let mut schedule = Self { plan: plan.id(), shape: *shape, mask: options.mask, lists: None };
         if plan.has_lists() {
             let block = plan.block_size();
-            let tile_q = kernel(stream.device(), shape, options, plan)?.tile_q.max(block.q);
+            // Both are powers of two: whole tiles and whole query blocks.
+            let tile_q = kernel(stream.device(), shape, options, plan)?.schedule_q.max(block.q);
             let q_rows = if shape.q_len == 0 { 0 } else { shape.q_len + geometry.row_shift };
             // At most one row for each row of the plan, so it fits as well.
             let rows = geometry.batch * geometry.heads * q_rows.div_ceil(tile_q);

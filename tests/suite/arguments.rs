@@ -35,7 +35,7 @@ const SHAPE: AttentionShape =
 impl Call {
     fn new() -> Self {
         let (q, k) = ([1, 2, 8, 64], [1, 1, 12, 64]);
-        Self { shape: SHAPE, q, k, v: k, out: q, lse: [1, 2, 8, 1], workspace: 0 }
+        Self { shape: SHAPE, q, k, v: k, out: q, lse: [1, 2, 8, 1], workspace: 16 }
     }
 
     fn run(&self, options: &ForwardOptions<'_>) -> Result<Counters> {
@@ -119,11 +119,15 @@ fn options() {
         assert_eq!(refused(ForwardOptions { splits, ..good }), "splits");
     }
     assert_eq!(refused(ForwardOptions { splits: 2, ..good }), "workspace");
+    let short = Call { workspace: 15, ..Call::new() };
+    assert_eq!(short.refused(&good), "workspace");
     let stream = simt(2);
     let sink = Tensor::vector(&stream, &[0.0; 3]).unwrap();
     assert_eq!(refused(ForwardOptions { sink: Some(&sink), ..good }), "sink");
-    assert_eq!(attention::workspace_bytes(&SHAPE, &good), 0);
-    assert_eq!(attention::workspace_bytes(&SHAPE, &ForwardOptions { splits: 3, ..good }), 3 * 2 * 8 * 65 * 4);
+    assert_eq!(attention::workspace_bytes(&SHAPE, &good), 16);
+    assert_eq!(attention::workspace_bytes(&SHAPE, &ForwardOptions { splits: 3, ..good }), 3 * 2 * 8 * 65 * 4 + 16);
+    let odd = AttentionShape { q_len: 1, q_heads: 1, head_dim: 32, ..SHAPE };
+    assert_eq!(attention::workspace_bytes(&odd, &ForwardOptions { splits: 3, ..good }), 400 + 16);
     let huge = AttentionShape { q_len: usize::MAX, ..SHAPE };
     assert_eq!(attention::workspace_bytes(&huge, &ForwardOptions { splits: 2, ..good }), usize::MAX);
     assert!(matches!(stream.alloc_bytes(usize::MAX), Err(Error::OutOfMemory { .. })));
@@ -139,7 +143,7 @@ fn schedules_belong_to_their_plan_shape_and_mask() {
     let mut schedule = Schedule::build(&stream, &case.shape, &options, &one).unwrap();
     assert!(matches!(schedule.rebuild(&stream, &two), Err(Error::Value { what: "schedule", .. })));
     let q = Tensor::<bf16>::zeros(&stream, case.q_dims()).unwrap();
-    let mut workspace = stream.alloc_bytes(0).unwrap();
+    let mut workspace = stream.alloc_bytes(attention::workspace_bytes(&case.shape, &options)).unwrap();
     let mut forward = |shape: &AttentionShape, options: &ForwardOptions<'_>, plan: &BlockPlan| {
         let mut out = Tensor::<bf16>::zeros(&stream, case.q_dims()).unwrap();
         let view = q.view();

@@ -2,10 +2,11 @@
 
 use std::sync::Once;
 
+use crate::pages::Pages;
 use lacuna::reference::{Problem, TokenMask, Visibility, compare_lse};
 use lacuna::{
-    AttentionShape, BlockPlan, DType, Device, ForwardOptions, Half, Layout, Mask, Result, Schedule, SimtConfig, Stream,
-    Tensor, attention,
+    AttentionShape, BlockPlan, DType, Device, ForwardOptions, Half, KernelFamily, Layout, Mask, Result, Schedule,
+    SimtConfig, Stream, Tensor, attention,
 };
 
 /// The SIMT host with every check on and a schedule drawn from the seed.
@@ -67,6 +68,9 @@ pub struct Case {
     pub softcap: Option<f32>,
     pub sink: Option<Vec<f32>>,
     pub splits: usize,
+    pub family: KernelFamily,
+    /// K and V in pages of a pool.
+    pub pages: Option<Pages>,
     /// Of q, k, v and out.
     pub storage: [Storage; 4],
     pub seed: u64,
@@ -97,7 +101,18 @@ impl Outcome {
 impl Case {
     pub fn new(shape: AttentionShape, mask: Mask) -> Self {
         let storage = [Storage::Packed; 4];
-        Self { shape, mask, scale: None, softcap: None, sink: None, splits: 1, storage, seed: 1 }
+        Self {
+            shape,
+            mask,
+            scale: None,
+            softcap: None,
+            sink: None,
+            splits: 1,
+            family: KernelFamily::Auto,
+            pages: None,
+            storage,
+            seed: 1,
+        }
     }
 
     pub fn q_dims(&self) -> [usize; 4] {
@@ -105,12 +120,16 @@ impl Case {
         [s.batch, s.q_heads, s.q_len, s.head_dim]
     }
 
+    /// Of k and v as they are stored: sequences, or pages.
     pub fn kv_dims(&self) -> [usize; 4] {
         let s = &self.shape;
-        [s.batch, s.kv_heads, s.kv_len, s.head_dim]
+        match &self.pages {
+            Some(pages) => [pages.count, s.kv_heads, pages.size, s.head_dim],
+            None => [s.batch, s.kv_heads, s.kv_len, s.head_dim],
+        }
     }
 
-    /// q, k and v.
+    /// q, k and v as they are stored; of a pool all rows, used or not.
     pub fn inputs<T: Half>(&self) -> [Vec<T>; 3] {
         [self.q_dims(), self.kv_dims(), self.kv_dims()].map(|dims| dims.iter().product()).map({
             let mut state = self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
@@ -118,14 +137,44 @@ impl Case {
         })
     }
 
+    /// Without pages, whose table lives on a device.
     pub fn options<'a>(&self, sink: Option<&'a Tensor<f32>>) -> ForwardOptions<'a> {
-        ForwardOptions { mask: self.mask, scale: self.scale, softcap: self.softcap, sink, splits: self.splits }
+        ForwardOptions {
+            mask: self.mask,
+            scale: self.scale,
+            softcap: self.softcap,
+            sink,
+            splits: self.splits,
+            family: self.family,
+            paged: None,
+        }
+    }
+
+    /// This case for each kernel that serves it: as `auto` chooses, and with portable kernels where that is another one.
+    pub fn for_kernels<T: Half>(&self, stream: &Stream, plan: &BlockPlan) -> Vec<Self> {
+        let shape = AttentionShape { dtype: T::DTYPE, ..self.shape };
+        let name = |case: &Self| {
+            let table = case.pages.as_ref().map(|pages| pages.table(stream, &shape));
+            let paged = table.as_ref().zip(case.pages.as_ref()).map(|(table, pages)| pages.of(table));
+            let options = ForwardOptions { paged, ..case.options(None) };
+            attention::kernel(stream.device(), &shape, &options, plan).map(|kernel| kernel.name)
+        };
+        let portable = Self { family: KernelFamily::Portable, ..self.clone() };
+        let mut cases = vec![self.clone()];
+        if self.family == KernelFamily::Auto && name(self) != name(&portable) {
+            cases.push(portable);
+        }
+        cases
     }
 
     /// Runs the kernels. Outputs are poisoned before, and gaps must stay so.
     pub fn run<T: Half>(&self, stream: &Stream, plan: &BlockPlan) -> Result<Outcome> {
         let shape = AttentionShape { dtype: T::DTYPE, ..self.shape };
-        let [q, k, v] = self.inputs::<T>();
+        let [q, mut k, mut v] = self.inputs::<T>();
+        if let Some(pages) = &self.pages {
+            pages.poison_unused(&shape, &mut k);
+            pages.poison_unused(&shape, &mut v);
+        }
         let tensor = |values: &[T], storage: Storage, dims| -> Result<Tensor<T>> {
             let mut tensor = Tensor::with_layout(stream, storage.layout(dims))?;
             tensor.copy_from_slice(stream, values)?;
@@ -139,7 +188,9 @@ impl Case {
         out.fill_bytes(stream, 0xFF)?;
         lse.fill_bytes(stream, 0xFF)?;
         let sink = self.sink.as_ref().map(|sink| Tensor::vector(stream, sink)).transpose()?;
-        let options = self.options(sink.as_ref());
+        let table = self.pages.as_ref().map(|pages| pages.table(stream, &shape));
+        let paged = table.as_ref().zip(self.pages.as_ref()).map(|(table, pages)| pages.of(table));
+        let options = ForwardOptions { paged, ..self.options(sink.as_ref()) };
 
         let schedule = Schedule::build(stream, &shape, &options, plan)?;
         let mut workspace = stream.alloc_bytes(attention::workspace_bytes(&shape, &options))?;
@@ -169,7 +220,10 @@ impl Case {
     /// Compares an outcome of `run::<T>` with the reference over the keys that `visible` names.
     pub fn compare<T: Half>(&self, outcome: &Outcome, visible: &impl Visibility) -> std::result::Result<(), String> {
         let wide = |values: &[T]| values.iter().map(|x| f64::from(x.to_f32())).collect::<Vec<_>>();
-        let [q, k, v] = self.inputs::<T>().map(|values| wide(&values));
+        let [q, mut k, mut v] = self.inputs::<T>().map(|values| wide(&values));
+        if let Some(pages) = &self.pages {
+            (k, v) = (pages.gather(&self.shape, &k), pages.gather(&self.shape, &v));
+        }
         let sink = self.sink.as_ref().map(|sink| sink.iter().map(|&x| f64::from(x)).collect::<Vec<_>>());
         let problem = Problem {
             scale: self.scale.map(f64::from),
@@ -177,7 +231,11 @@ impl Case {
             sink: sink.as_deref(),
             ..Problem::new(AttentionShape { dtype: T::DTYPE, ..self.shape }, &q, &k, &v)
         };
-        let expected = problem.expect(visible).map_err(|error| error.to_string())?;
+        let expected = match &self.pages {
+            Some(pages) => problem.expect(&pages.mapped(&self.shape, visible)),
+            None => problem.expect(visible),
+        }
+        .map_err(|error| error.to_string())?;
         let out = expected.out.compare(&outcome.out).map_err(|error| error.to_string())?;
         let lse = compare_lse(&outcome.lse, &expected.lse).map_err(|error| error.to_string())?;
         if out.passed() && lse.passed() {
@@ -186,14 +244,21 @@ impl Case {
         Err(format!("out: {out}\nlse: {lse}\n{self:?} as {}", T::DTYPE))
     }
 
-    /// Runs a plan on a stream and compares with the reference over its blocks, as the kernel `plan_to_mask` draws them.
+    /// Runs a plan on a stream, with every kernel that serves it, and compares with the reference over its blocks, as
+    /// the kernel `plan_to_mask` draws them.
     pub fn check<T: Half>(&self, stream: &Stream, plan: &BlockPlan) {
-        let outcome = self.run::<T>(stream, plan).unwrap_or_else(|error| panic!("{error}\n{self:?}"));
         let shape = AttentionShape { dtype: T::DTYPE, ..self.shape };
         let blocks = plan.block_mask(stream, &shape, &self.mask).unwrap();
-        let device = stream.device().name();
-        self.compare::<T>(&outcome, &blocks.visibility(&shape, &self.mask))
-            .unwrap_or_else(|text| panic!("{device}: {text}"));
+        self.check_visible::<T>(stream, plan, &blocks.visibility(&shape, &self.mask));
+    }
+
+    /// Runs a plan on a stream, with every kernel that serves it, and compares with the reference over the keys that
+    /// `visible` names.
+    pub fn check_visible<T: Half>(&self, stream: &Stream, plan: &BlockPlan, visible: &impl Visibility) {
+        for case in self.for_kernels::<T>(stream, plan) {
+            let outcome = case.run::<T>(stream, plan).unwrap_or_else(|error| panic!("{error}\n{case:?}"));
+            case.compare::<T>(&outcome, visible).unwrap_or_else(|text| panic!("{}: {text}", stream.device().name()));
+        }
     }
 }
 
@@ -213,8 +278,7 @@ pub fn uniform(state: &mut u64) -> f32 {
 /// Dense attention on every device, against the token mask itself rather than what the device says the plan is.
 pub fn check_dense<T: Half>(case: &Case) {
     for stream in streams(case.seed) {
-        let outcome = case.run::<T>(&stream, &BlockPlan::dense()).unwrap_or_else(|error| panic!("{error}\n{case:?}"));
         let visible = TokenMask { shape: &case.shape, mask: &case.mask };
-        case.compare::<T>(&outcome, &visible).unwrap_or_else(|text| panic!("{}: {text}", stream.device().name()));
+        case.check_visible::<T>(&stream, &BlockPlan::dense(), &visible);
     }
 }

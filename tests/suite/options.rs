@@ -116,7 +116,7 @@ fn lse_is_optional() {
         let schedule = lacuna::Schedule::build(&stream, &case.shape, &options, &plan).unwrap();
         let q = Tensor::<bf16>::random(&stream, case.q_dims(), 1).unwrap();
         let mut out = Tensor::<bf16>::uninit(&stream, case.q_dims()).unwrap();
-        let mut workspace = stream.alloc_bytes(0).unwrap();
+        let mut workspace = stream.alloc_bytes(attention::workspace_bytes(&case.shape, &options)).unwrap();
         let (shape, view) = (&case.shape, q.view());
         attention::forward(
             &stream,

@@ -26,9 +26,11 @@ fn check_mask(case: &Case, block: BlockSize, batch: usize, heads: usize, density
     let plan = BlockPlan::from_mask(stream, &case.shape, block.q, block.k, dims, &mask).unwrap();
     assert_eq!(plan.overflow(stream).unwrap(), 0);
     let blocks = BlockMask::from_data(&case.shape, block.q, block.k, batch, heads, false, mask).unwrap();
-    let outcome = case.run::<bf16>(stream, &plan).unwrap_or_else(|error| panic!("{error}\n{block:?} {case:?}"));
-    case.compare::<bf16>(&outcome, &blocks.visibility(&case.shape, &case.mask))
-        .unwrap_or_else(|text| panic!("{block:?} x {heads}: {text}"));
+    for case in case.for_kernels::<bf16>(stream, &plan) {
+        let outcome = case.run::<bf16>(stream, &plan).unwrap_or_else(|error| panic!("{error}\n{block:?} {case:?}"));
+        case.compare::<bf16>(&outcome, &blocks.visibility(&case.shape, &case.mask))
+            .unwrap_or_else(|text| panic!("{block:?} x {heads}: {text}"));
+    }
     // The kernel's own picture holds the same pairs.
     let drawn = plan.block_mask(stream, &case.shape, &case.mask).unwrap();
     assert_eq!(drawn.visited_pairs(&case.shape, &case.mask), blocks.visited_pairs(&case.shape, &case.mask));
@@ -84,8 +86,7 @@ fn small_blocks_that_share_a_tile_do_not_leak() {
     for stream in streams(9) {
         let plan = BlockPlan::from_mask(&stream, &case.shape, 16, 16, dims, &mask).unwrap();
         let blocks = BlockMask::from_data(&case.shape, 16, 16, 1, 1, false, mask.clone()).unwrap();
-        let outcome = case.run::<f16>(&stream, &plan).unwrap();
-        case.compare::<f16>(&outcome, &blocks.visibility(&case.shape, &case.mask)).unwrap();
+        case.check_visible::<f16>(&stream, &plan, &blocks.visibility(&case.shape, &case.mask));
     }
 }
 
@@ -111,8 +112,7 @@ fn duplicates_count_twice() {
             let plan =
                 BlockPlan::from_lists(&stream, &case.shape, rows(size, 1, 1), &offsets, &lists.concat()).unwrap();
             let blocks = BlockMask::from_lists(&case.shape, size, size, 1, 1, &offsets, &lists.concat()).unwrap();
-            let outcome = case.run::<bf16>(&stream, &plan).unwrap();
-            case.compare::<bf16>(&outcome, &blocks.visibility(&case.shape, &case.mask)).unwrap();
+            case.check_visible::<bf16>(&stream, &plan, &blocks.visibility(&case.shape, &case.mask));
         }
     }
 }
@@ -129,8 +129,7 @@ fn strange_ids_and_offsets_on_the_device_are_skipped() {
         // Ids that are no block: both rows attend block 1 only, row 1 twice.
         let (offsets, indices) = ([0, 5, 9], [-1, 1, 4, i32::MAX, i32::MIN, 1, 1, 1000, -7]);
         let blocks = BlockMask::from_lists(&case.shape, 32, 32, 1, 1, &offsets, &indices).unwrap();
-        let outcome = case.run::<bf16>(&stream, &build(&offsets, &indices)).unwrap();
-        case.compare::<bf16>(&outcome, &blocks.visibility(&case.shape, &case.mask)).unwrap();
+        case.check_visible::<bf16>(&stream, &build(&offsets, &indices), &blocks.visibility(&case.shape, &case.mask));
         // Offsets that leave the list, descend or overlap read nothing outside; unsorted ids are as good as sorted ones.
         for offsets in [[i32::MIN, i32::MAX, i32::MIN], [0, i32::MAX, i32::MAX], [5, 0, 2], [-9, 4, 400], [7, 7, 9]] {
             let plan = build(&offsets, &indices);
@@ -139,8 +138,11 @@ fn strange_ids_and_offsets_on_the_device_are_skipped() {
             plan.block_mask(&stream, &case.shape, &case.mask).unwrap();
         }
         let blocks = BlockMask::from_lists(&case.shape, 32, 32, 1, 1, &[0, 2, 4], &[0, 2, 1, 3]).unwrap();
-        let outcome = case.run::<bf16>(&stream, &build(&[0, 2, 4], &[2, 0, 3, 1])).unwrap();
-        case.compare::<bf16>(&outcome, &blocks.visibility(&case.shape, &case.mask)).unwrap();
+        case.check_visible::<bf16>(
+            &stream,
+            &build(&[0, 2, 4], &[2, 0, 3, 1]),
+            &blocks.visibility(&case.shape, &case.mask),
+        );
     }
 }
 
@@ -169,8 +171,7 @@ fn absolute_rows_start_inside_a_block() {
         for stream in streams(seed) {
             let plan = BlockPlan::from_mask_with_capacity(&stream, &case.shape, rows, capacity, dims, &mask).unwrap();
             let blocks = BlockMask::from_data(&case.shape, size, size, 1, 2, true, mask.clone()).unwrap();
-            let outcome = case.run::<bf16>(&stream, &plan).unwrap();
-            case.compare::<bf16>(&outcome, &blocks.visibility(&case.shape, &case.mask)).unwrap();
+            case.check_visible::<bf16>(&stream, &plan, &blocks.visibility(&case.shape, &case.mask));
         }
     }
 }
@@ -188,8 +189,7 @@ fn overflow_is_counted_and_the_rest_attended() {
             let kept: Vec<u8> = (0..16).map(|block| u8::from(block < capacity)).collect();
             let blocks = BlockMask::from_data(&case.shape, 32, 32, 1, 1, false, kept).unwrap();
             assert_eq!(plan.block_mask(&stream, &case.shape, &case.mask).unwrap().data, blocks.data);
-            let outcome = case.run::<bf16>(&stream, &plan).unwrap();
-            case.compare::<bf16>(&outcome, &blocks.visibility(&case.shape, &case.mask)).unwrap();
+            case.check_visible::<bf16>(&stream, &plan, &blocks.visibility(&case.shape, &case.mask));
         }
     }
 }
@@ -223,8 +223,7 @@ fn formulas_are_evaluated_in_the_kernel() {
                 let plan = BlockPlan::formula(formula, BlockSize::square(size), heads, true).unwrap();
                 let blocks = BlockMask::from_formula(&shape, &case.mask, &formula, heads, size, size, true).unwrap();
                 assert_eq!(plan.block_mask(&stream, &shape, &case.mask).unwrap(), blocks);
-                let outcome = case.run::<bf16>(&stream, &plan).unwrap();
-                case.compare::<bf16>(&outcome, &blocks.visibility(&shape, &case.mask)).unwrap();
+                case.check_visible::<bf16>(&stream, &plan, &blocks.visibility(&shape, &case.mask));
             }
         }
     }
@@ -314,8 +313,7 @@ proptest! {
         let plan = config.plan(&shape).unwrap();
         for stream in streams(seed) {
             prop_assert_eq!(&plan.block_mask(&stream, &shape, &case.mask).unwrap(), &blocks);
-            let outcome = case.run::<bf16>(&stream, &plan).unwrap();
-            case.compare::<bf16>(&outcome, &blocks.visibility(&shape, &case.mask)).map_err(TestCaseError::fail)?;
+            case.check_visible::<bf16>(&stream, &plan, &blocks.visibility(&shape, &case.mask));
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::harness::{Case, shape, simt};
 use lacuna::attention::{self, raw};
 use lacuna::reference::TokenMask;
-use lacuna::{BlockPlan, Mask, Schedule, Stream, Tensor, TensorView, TensorViewMut, bf16};
+use lacuna::{BlockPlan, KernelFamily, Mask, Schedule, Stream, Tensor, TensorView, TensorViewMut, bf16};
 
 /// Zeroed memory that costs nothing until it is touched (so the alignment must be that of `calloc`).
 struct Reserved {
@@ -67,7 +67,7 @@ fn offsets_beyond_32_bits() {
     let mut lse = Tensor::<f32>::uninit(&stream, [1, 2, 66, 1]).unwrap();
     let (options, plan) = (case.options(None), BlockPlan::dense());
     let schedule = Schedule::build(&stream, &case.shape, &options, &plan).unwrap();
-    let mut workspace = stream.alloc_bytes(0).unwrap();
+    let mut workspace = stream.alloc_bytes(attention::workspace_bytes(&case.shape, &options)).unwrap();
     attention::forward(
         &stream,
         &case.shape,
@@ -130,10 +130,28 @@ fn raw_calls_check_what_the_host_can_see() {
     let offsets = [0, 1];
     params.shape = raw::lacuna_shape { cu_seqlens_q: offsets.as_ptr(), ..shape };
     assert!(matches!(forward(&params), Err(lacuna::Error::Unsupported { .. })));
-    params.shape = raw::lacuna_shape { block_table: offsets.as_ptr(), ..shape };
-    assert!(matches!(forward(&params), Err(lacuna::Error::Unsupported { .. })));
+    let paged = raw::lacuna_shape { block_table: offsets.as_ptr(), page_size: 16, pages: 2, ..shape };
+    for bad in [
+        raw::lacuna_shape { page_size: 0, ..paged },
+        raw::lacuna_shape { page_size: 8, ..paged },
+        raw::lacuna_shape { page_size: 24, ..paged },
+        raw::lacuna_shape { page_size: i32::MAX - 15, ..paged },
+        raw::lacuna_shape { pages: -1, ..paged },
+        raw::lacuna_shape { block_table_batch_stride: -1, ..paged },
+        raw::lacuna_shape { block_table_head_stride: i64::MIN, ..paged },
+    ] {
+        params.shape = bad;
+        assert!(matches!(forward(&params), Err(lacuna::Error::Value { what: "forward", .. })), "{bad:?}");
+    }
     params.shape = shape;
+    for family in [-1, 1, 70, i32::MAX] {
+        params.family = family;
+        assert!(matches!(forward(&params), Err(lacuna::Error::Value { what: "forward", .. })), "{family}");
+    }
+    params.family = 0;
     // SAFETY: reads no tensor.
     let kernel = unsafe { raw::forward_config(stream.device(), &params) }.unwrap();
     assert!(kernel.name.contains("d64"), "{kernel:?}");
+    assert_ne!(kernel.family, KernelFamily::Auto);
+    assert!(kernel.heads >= 1 && kernel.tile_q % kernel.heads == 0 && kernel.schedule_q % 16 == 0, "{kernel:?}");
 }

@@ -64,7 +64,7 @@ fn a_sequence_does_not_depend_on_its_batch() {
         let mut out = Tensor::<bf16>::uninit(&stream, [batch, 2, 80, 64]).unwrap();
         let options = both.options(None);
         let schedule = Schedule::build(&stream, &shape, &options, &plan).unwrap();
-        let mut workspace = stream.alloc_bytes(0).unwrap();
+        let mut workspace = stream.alloc_bytes(attention::workspace_bytes(&shape, &options)).unwrap();
         attention::forward(
             &stream,
             &shape,
@@ -102,7 +102,7 @@ fn schedules_are_reused_and_rebuilt() {
     let k = Tensor::from_slice(&stream, &k, case.kv_dims()).unwrap();
     let v = Tensor::from_slice(&stream, &v, case.kv_dims()).unwrap();
     let mut out = Tensor::<bf16>::uninit(&stream, case.q_dims()).unwrap();
-    let mut workspace = stream.alloc_bytes(0).unwrap();
+    let mut workspace = stream.alloc_bytes(attention::workspace_bytes(&case.shape, &options)).unwrap();
     let (views, expected) = ((q.view(), k.view(), v.view()), run(&stream, &case).0.out);
     for _ in 0..2 {
         out.fill_bytes(&stream, 0xFF).unwrap();

@@ -4,7 +4,8 @@ use crate::attention_call::{Inputs, attend};
 use crate::failure::{Failure, Result};
 use lacuna::reference::{Problem, TokenMask, compare_lse, widen};
 use lacuna::{
-    AttentionShape, BlockFormula, BlockMask, BlockPlan, BlockSize, DType, ForwardOptions, Half, Mask, Stream, Tensor,
+    AttentionShape, BlockFormula, BlockMask, BlockPlan, BlockSize, DType, ForwardOptions, Half, KernelFamily, Mask,
+    Stream, Tensor,
 };
 use std::fmt;
 
@@ -84,6 +85,8 @@ pub struct Case {
     pub head_dim: usize,
     /// Element type.
     pub dtype: DType,
+    /// Kernels that serve the call.
+    pub family: KernelFamily,
     /// Plan and options.
     pub kind: Kind,
     /// Mask, heads, lengths.
@@ -112,10 +115,10 @@ impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Variant { causal, heads, lens } = self.variant;
         let mask = if causal { "causal" } else { "full" };
-        let (head_dim, dtype, kind) = (self.head_dim, self.dtype, self.kind.name());
+        let (head_dim, dtype, family, kind) = (self.head_dim, self.dtype, self.family, self.kind.name());
         write!(
             f,
-            "{kind}, head_dim {head_dim}, {dtype}, {mask}, heads {}:{}, {} x {}",
+            "{kind}, head_dim {head_dim}, {dtype}, {family}, {mask}, heads {}:{}, {} x {}",
             heads.0, heads.1, lens.0, lens.1
         )
     }
@@ -153,6 +156,7 @@ impl Case {
         let mut options = ForwardOptions {
             mask: if causal { Mask::CAUSAL } else { Mask::FULL },
             splits: if self.kind == Kind::Splits { 3 } else { 1 },
+            family: self.family,
             ..ForwardOptions::default()
         };
         let sinks: Vec<f32> = (0..shape.q_heads).map(|h| h as f32 / 2.0 - 0.5).collect();

@@ -6,13 +6,13 @@ use crate::failure::{Failure, Result};
 use crate::files::{check_writable, write_report};
 use crate::terminal;
 use case::{Case, Outcome};
-use lacuna::{DType, Device, bf16, f16};
+use lacuna::{AttentionShape, BlockPlan, DType, Device, ForwardOptions, KernelFamily, attention, bf16, f16};
 use std::path::PathBuf;
 
 /// Validate every kernel on a device against the f64 reference.
 ///
-/// Head dims x element types x plans, each over several masks, head groups and lengths. Exit code 1 if anything is
-/// wrong.
+/// Head dims x element types x kernel families x plans, each over several masks, head groups and lengths. Exit code 1 if
+/// anything is wrong.
 #[derive(clap::Args)]
 pub struct Args {
     /// auto, simt or cuda:N
@@ -38,13 +38,14 @@ pub fn run(args: &Args) -> Result<()> {
     let mut rows = vec![[vec!["kernel".to_owned()], kinds.map(|kind| kind.name().to_owned()).to_vec()].concat()];
     let mut failures = Vec::new();
     let mut ran = 0;
-    let progress = terminal::progress(HEAD_DIMS.len() * 2 * kinds.len() * variants.len());
-    for (head_dim, dtype) in HEAD_DIMS.iter().flat_map(|&d| [DType::BF16, DType::F16].map(|t| (d, t))) {
-        let mut row = vec![format!("head_dim {head_dim:>3} {:>4}", dtype.to_string())];
+    let kernels = kernels(&device);
+    let progress = terminal::progress(kernels.len() * kinds.len() * variants.len());
+    for (head_dim, dtype, family) in kernels {
+        let mut row = vec![format!("head_dim {head_dim:>3} {:>4} {family}", dtype.to_string())];
         for kind in kinds {
             let mut cell = Tally::default();
             for variant in &variants {
-                let case = Case { head_dim, dtype, kind, variant: *variant, seed: args.seed };
+                let case = Case { head_dim, dtype, family, kind, variant: *variant, seed: args.seed };
                 progress.set_message(case.to_string());
                 let outcome = match dtype {
                     DType::BF16 => case.run::<bf16>(&stream),
@@ -73,6 +74,20 @@ pub fn run(args: &Args) -> Result<()> {
         return Ok(());
     }
     Err(Failure::Failed(format!("check: {} of {ran} calls are wrong", failures.len())))
+}
+
+/// Rows of the table: the portable kernels, and others where the device has them.
+fn kernels(device: &Device) -> Vec<(usize, DType, KernelFamily)> {
+    let mut kernels = Vec::new();
+    for (head_dim, dtype) in HEAD_DIMS.iter().flat_map(|&d| [DType::BF16, DType::F16].map(|t| (d, t))) {
+        let shape = AttentionShape { batch: 1, q_heads: 1, kv_heads: 1, q_len: 128, kv_len: 128, head_dim, dtype };
+        kernels.push((head_dim, dtype, KernelFamily::Portable));
+        let options = ForwardOptions { family: KernelFamily::Hopper, ..ForwardOptions::causal() };
+        if attention::kernel(device, &shape, &options, &BlockPlan::dense()).is_ok() {
+            kernels.push((head_dim, dtype, KernelFamily::Hopper));
+        }
+    }
+    kernels
 }
 
 /// The calls of one cell of the table.

@@ -192,11 +192,11 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kTile.blocks)
   const int warp = thread_index() / 32;
 
   const T* q = static_cast<const T*>(p.q) + tile.batch * p.q_stride.batch + tile.head * p.q_stride.head;
-  const T* k = static_cast<const T*>(p.k) + tile.batch * p.k_stride.batch + tile.kv_head * p.k_stride.head;
-  const T* v = static_cast<const T*>(p.v) + tile.batch * p.v_stride.batch + tile.kv_head * p.v_stride.head;
+  const T* k = static_cast<const T*>(p.k) + tile.kv_head * p.k_stride.head;
+  const T* v = static_cast<const T*>(p.v) + tile.kv_head * p.v_stride.head;
   const auto load_tile = [&](int stage, const KeyTile<kSlots>& keys) {
-    load_slots<Traits::kThreads, kDim>(smem.k[stage], k, p.k_stride.seq, keys, p.shape.kv_len, args.k_vectors);
-    load_slots<Traits::kThreads, kDim>(smem.v[stage], v, p.v_stride.seq, keys, p.shape.kv_len, args.v_vectors);
+    load_slots<Traits::kThreads, kDim>(smem.k[stage], k, p.k_stride, keys, p.shape.kv_len, args.k_vectors);
+    load_slots<Traits::kThreads, kDim>(smem.v[stage], v, p.v_stride, keys, p.shape.kv_len, args.v_vectors);
   };
 
   if (thread_index() == 0) {

@@ -22,23 +22,25 @@ __device__ __forceinline__ void load_chunk(T* destination, const T* source, bool
   }
 }
 
-// The 16 rows of each slot, kColumns elements each. Keys at or beyond kv_len and empty slots become zeros.
+// The 16 rows of each slot, kColumns elements each, of the KV head whose page 0 (or sequence 0) starts at `head`. Keys
+// at or beyond kv_len and empty slots become zeros.
 template <int kThreads, int kColumns, int kSlots, class T>
-__device__ __forceinline__ void load_slots(T* tile, const T* rows, int64_t stride, const KeyTile<kSlots>& keys,
-                                           int kv_len, bool vectors) {
+__device__ __forceinline__ void load_slots(T* tile, const T* head, const lacuna_strides& stride,
+                                           const KeyTile<kSlots>& keys, int kv_len, bool vectors) {
   constexpr int kChunks = kColumns / 8;
 #pragma unroll
   for (int slot = 0; slot < kSlots; ++slot) {
     const bool present = keys.key[slot] >= 0;
-    const int first = present ? keys.key[slot] : 0;
-    const T* from = rows + first * stride;
+    const int first = keys.key[slot];
+    const KeyPlace place = present ? keys.place[slot] : KeyPlace{0, 0};
+    const T* from = head + place.page * stride.batch + place.row * stride.seq;
 #pragma unroll
     for (int i = 0; i < (kSlotKeys * kChunks + kThreads - 1) / kThreads; ++i) {
       const int piece = i * kThreads + thread_index();
       if (kSlotKeys * kChunks % kThreads != 0 && piece >= kSlotKeys * kChunks) break;
       const int row = piece / kChunks;
       const int chunk = piece % kChunks;
-      load_chunk(tile + swizzled<kColumns>(slot * kSlotKeys + row, chunk), from + row * stride + chunk * 8,
+      load_chunk(tile + swizzled<kColumns>(slot * kSlotKeys + row, chunk), from + row * stride.seq + chunk * 8,
                  present && first + row < kv_len, vectors);
     }
   }
