@@ -181,7 +181,8 @@ typedef struct lacuna_plan_to_mask_params {
   uint8_t* block_mask;  // [plan_batch, heads, q_blocks, kv_blocks] contiguous, 0 or 1
 } lacuna_plan_to_mask_params;
 
-// What the kernel family will use for a request; fill before calling forward.
+// What serves a request: it depends on shape, plan, family, scale, softcap, splits, and on where the rows of q, k, v
+// and out start. Reads no tensor.
 typedef struct lacuna_forward_config {
   char kernel[64];     // name, e.g. "sm80_forward_d64_bf16"
   int32_t family;      // lacuna_family

@@ -37,6 +37,15 @@ __device__ __forceinline__ int popcount(uint32_t bits) {
 #endif
 }
 
+// bfind and brev: the index of the lowest set bit; bits != 0.
+__device__ __forceinline__ int lowest_bit(uint32_t bits) {
+#if LACUNA_SIMT
+  return __builtin_ctz(bits);
+#else
+  return __ffs(static_cast<int>(bits)) - 1;
+#endif
+}
+
 // Minimum over the full warp.
 __device__ __forceinline__ int32_t warp_min(int32_t value, int line = __builtin_LINE()) {
 #if LACUNA_SIMT

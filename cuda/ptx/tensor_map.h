@@ -13,7 +13,7 @@ constexpr int kMaxTensorRank = 5;
 // matrix lie in different banks: chunk c of row r lies at c ^ (r & 7) for kSwizzle128.
 enum class Swizzle : int { kNone = 0, kSwizzle32 = 1, kSwizzle64 = 2, kSwizzle128 = 3 };
 
-struct alignas(64) TensorMap {
+struct alignas(128) TensorMap {
   uint64_t opaque[16];
 };
 

@@ -46,11 +46,13 @@ void check_round(Warp& warp, const Change& change, int line) {
   const Block& block = *warp.block;
   const int group = group_of(warp);
   const char* const what = name_of(change.increase);
-  for (int w = 4 * group; w < 4 * group + 4; ++w) {
-    if (block.warp[w].exited != 0) fail(line, "%s: threads of warp %d of the warpgroup have exited", what, w);
-  }
   Round& round = block.registers->rounds[group];
   const uint32_t bit = 1u << warp.index % 4;
+  // A warp may have executed it and be gone already.
+  for (int w = 4 * group; w < 4 * group + 4; ++w) {
+    if (block.warp[w].exited == 0 || (round.warps >> w % 4 & 1) != 0) continue;
+    fail(line, "%s: threads of warp %d of the warpgroup have exited", what, w);
+  }
   if (round.warps == 0) {
     round = {0, change.registers, line, change.increase};
   } else if ((round.warps & bit) != 0) {

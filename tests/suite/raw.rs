@@ -149,6 +149,9 @@ fn raw_calls_check_what_the_host_can_see() {
         assert!(matches!(forward(&params), Err(lacuna::Error::Value { what: "forward", .. })), "{family}");
     }
     params.family = 0;
+    params.scale = 1.0;
+    let formula = raw::lacuna_block_formula { vertical_stride: 1, heads_per_step: 1, ..params.plan.formula };
+    params.plan = raw::lacuna_block_plan { plan_batch: 1, heads: 1, block_q: 64, block_k: 64, formula, ..params.plan };
     // SAFETY: reads no tensor.
     let kernel = unsafe { raw::forward_config(stream.device(), &params) }.unwrap();
     assert!(kernel.name.contains("d64"), "{kernel:?}");

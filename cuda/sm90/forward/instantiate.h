@@ -44,7 +44,8 @@ inline int32_t encode_maps(const lacuna_forward_params& p, ForwardArgs& args) {
   const bool paged = s.block_table != nullptr;
   const auto keys = [&](const void* base, const lacuna_strides& stride, int64_t len) {
     // Without keys nothing is loaded, but the maps must be valid.
-    return Heads{s.kv_len > 0 ? base : p.q, stride, paged ? s.pages : s.batch, s.kv_heads, len};
+    const bool none = s.kv_len == 0 || (paged && s.pages == 0);
+    return Heads{none ? p.q : base, stride, paged ? s.pages : s.batch, s.kv_heads, len};
   };
   const int64_t len = paged ? s.page_size : s.kv_len;
   const int64_t tail = paged && s.kv_len % s.page_size != 0 ? s.kv_len % s.page_size : len;

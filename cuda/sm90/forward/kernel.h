@@ -38,7 +38,7 @@ __global__ void __launch_bounds__(kThreads, 1) forward_kernel(const __grid_const
     release_registers<kProducerRegisters>();
     if constexpr (Traits::kGather) {
       produce_by_gather<Traits>(args, smem);
-    } else if (thread_index() == 0) {
+    } else if (warp == 0) {
       produce_by_tma<Traits>(args, smem);
     }
   } else {

@@ -1,13 +1,12 @@
-// The producer: takes work items, and feeds Q, K and V through rings of shared memory to the consumers. One thread does
-// it all with TMA; when rows must be gathered (pages smaller than a box), its whole warpgroup copies K and V.
+// The producer: takes work items, and feeds Q, K and V through rings of shared memory to the consumers. One warp does
+// it all with TMA, lane 0 issuing; when rows must be gathered (pages smaller than a box), its whole warpgroup copies K
+// and V.
 //
 // With two stages, K(t + 1) is loaded after V(t), which needs the release of V(t - 2). Consumers give that before they
 // wait for K(t + 1), though they do so early, while P V(t - 1) is in flight.
 #pragma once
 
 #include "ptx/atomic.h"
-#include "ptx/cp_async.h"
-#include "ptx/fence_proxy.h"
 #include "ptx/named_barrier.h"
 #include "ptx/tma.h"
 #include "sm90/forward/ring.h"
@@ -18,111 +17,117 @@ namespace sm90 {
 
 constexpr int kGatherBarrier = 1;  // named barriers: the producer warpgroup's, then one for each consumer
 
-// State of the producing thread. `index` runs ahead: the next item is taken while this one is loaded.
+// The producer warp's view of its work; the same in all lanes.
 template <class Traits>
 struct Production {
+  const ForwardArgs& args;
+  typename Traits::Shared& smem;
+  KeyTiles walk;
   Ring<Traits::kQueryBuffers> queries;
   Ring<Traits::kStages> keys;
-  int index;
+  int index;          // of the next item: it is taken while the last one is loaded
+  bool any;           // another tile of the item follows
+  Box boxes[kBoxes];  // it, for lane 0
 
-  __device__ __forceinline__ void take_next(const ForwardArgs& args) {
-    // Without a counter every block has one item.
-    index = args.params.counter == nullptr ? args.items : grid_blocks() + atomic_add(args.params.counter, 1);
-  }
-};
+  __device__ __forceinline__ Production(const ForwardArgs& given, typename Traits::Shared& shared_memory)
+      : args(given), smem(shared_memory), walk(shared_memory.walk), index(block_index()), any(false) {}
 
-// Starts the next work item: tells the consumers and loads Q. False when there is none left.
-template <class Traits>
-__device__ __forceinline__ bool start_item(const ForwardArgs& args, typename Traits::Shared& smem,
-                                           Production<Traits>& state, Box (&boxes)[kBoxes], bool& any) {
-  const int buffer = state.queries.stage;
-  mbarrier_wait(smem.q_empty[buffer], state.queries.parity ^ 1);
-  Work& work = smem.work[buffer];
-  any = false;
-  if (state.index < 0 || state.index >= args.items) {
-    work.index = -1;
-    mbarrier_arrive(smem.q_full[buffer]);
-    return false;
+  // Starts the next work item: tells the consumers and loads Q. False when there is none left.
+  __device__ __forceinline__ bool start_item() {
+    const bool leader = thread_index() == 0;
+    const int buffer = queries.stage;
+    Mbarrier& full = smem.q_full[buffer];
+    Assignment assignment;
+    const bool more = index < args.items;
+    any = false;
+    if (more) {
+      if (!assign(args, index, assignment)) {
+        for (int& row : assignment.work.first_row) row = args.params.shape.q_len;
+      }
+      // Without a counter every block has one item.
+      int taken = args.items;
+      if (leader && args.params.counter != nullptr) taken = grid_blocks() + atomic_add(args.params.counter, 1);
+      index = shuffle(taken, 0);
+      walk.start(args, assignment);
+      any = walk.take(args, boxes);
+      assignment.work.keys = any;
+    } else {
+      assignment.work = Work{};
+      assignment.work.index = -1;
+    }
+    if (leader) {
+      mbarrier_wait(smem.q_empty[buffer], queries.parity ^ 1);
+      smem.work[buffer] = assignment.work;
+      mbarrier_arrive_expect(full, any ? Traits::kQueryTile * 2 : 0);
+      if (any) load_queries(assignment.work, shared_address(smem.q[buffer]), full);
+    }
+    queries.advance();
+    return more;
   }
-  Assignment assignment;
-  const bool valid = assign(args, state.index, assignment);
-  state.take_next(args);
-  if (!valid) {
-    for (int w = 0; w < kConsumers; ++w) assignment.work.first_row[w] = args.params.shape.q_len;
-  }
-  smem.walk.start(args, assignment);
-  any = smem.walk.next(args, boxes);
-  assignment.work.keys = any;
-  work = assignment.work;
-  mbarrier_arrive_expect(smem.q_full[buffer], any ? Traits::kQueryTile * 2 : 0);
-  if (any) {
+
+  __device__ __forceinline__ void load_queries(const Work& work, uint32_t to, Mbarrier& full) {
+#pragma unroll
     for (int w = 0; w < kConsumers; ++w) {
       for (int panel = 0; panel < Traits::kPanels; ++panel) {
-        tma_load_4d(
-            shared_address(smem.q[buffer]) + panel * Traits::kPanelBytes + w * kWarpgroupRows * kPanelElements * 2,
-            args.q, smem.q_full[buffer], panel * kPanelElements, work.first_row[w], work.head[w], work.batch,
-            kEvictFirst);
+        tma_load_4d(to + panel * Traits::kPanelBytes + w * kWarpgroupRows * kPanelElements * 2, args.q, full,
+                    panel * kPanelElements, work.first_row[w], work.head[w], work.batch, kEvictFirst);
       }
     }
   }
-  state.queries.advance();
-  return true;
-}
 
-__device__ __forceinline__ void describe(KeyTile& tile, const Box (&boxes)[kBoxes], bool last) {
-  uint32_t flags = last ? KeyTile::kLast : 0;
-  for (int i = 0; i < kBoxes; ++i) {
-    tile.key[i] = boxes[i].key;
-    flags |= boxes[i].wanted << (2 * i) | boxes[i].masked << (4 + 2 * i) | boxes[i].missing << (8 + kBoxPieces * i);
-    // A missing piece must be masked, whoever looks at it.
-    if (boxes[i].missing != 0) flags |= boxes[i].wanted << (4 + 2 * i);
+  // Lane 0 tells the consumers what the tile in `of` is, before it announces the data.
+  __device__ __forceinline__ void describe(const Box (&of)[kBoxes], bool last) {
+    KeyTile& tile = smem.tile[keys.stage];
+    tile.key[0] = of[0].key;
+    tile.key[1] = of[1].key;
+    tile.flags = of[0].flags | of[1].flags << 8 | (last ? KeyTile::kLast : 0);
   }
-  tile.flags = flags;
-}
 
-// The boxes of K or V.
-template <class Traits>
-__device__ __forceinline__ void load_boxes(const ForwardArgs& args, const TensorMap& map, const TensorMap& tail,
-                                           uint32_t to, Mbarrier& full, const Box (&boxes)[kBoxes], int kv_head) {
-  const lacuna_shape& shape = args.params.shape;
-  const bool paged = shape.block_table != nullptr;
-  mbarrier_arrive_expect(full, (1 + (boxes[1].key >= 0)) * kBoxKeys * Traits::kHeadDim * 2);
-  for (int i = 0; i < kBoxes; ++i) {
-    if (boxes[i].key < 0) continue;
-    const int row = paged ? boxes[i].key % shape.page_size : boxes[i].key;
-    const TensorMap& from = boxes[i].key + kBoxKeys > shape.kv_len ? tail : map;
-    for (int panel = 0; panel < Traits::kPanels; ++panel) {
-      tma_load_4d(to + panel * Traits::kPanelBytes + i * kBoxKeys * kPanelElements * 2, from, full,
-                  panel * kPanelElements, row, kv_head, boxes[i].page, kEvictLast);
+  // Lane 0: the boxes of K or V.
+  __device__ __forceinline__ void load_boxes(const TensorMap& map, const TensorMap& tail, uint32_t to, Mbarrier& full,
+                                             const Box (&of)[kBoxes]) {
+    const lacuna_shape& shape = args.params.shape;
+    mbarrier_arrive_expect(full, (of[1].key >= 0 ? 2 : 1) * kBoxKeys * Traits::kHeadDim * 2);
+#pragma unroll
+    for (int i = 0; i < kBoxes; ++i) {
+      if (of[i].key < 0) continue;
+      const int row = shape.block_table != nullptr ? of[i].key % shape.page_size : of[i].key;
+      const TensorMap& from = of[i].key + kBoxKeys > shape.kv_len ? tail : map;
+      for (int panel = 0; panel < Traits::kPanels; ++panel) {
+        tma_load_4d(to + panel * Traits::kPanelBytes + i * kBoxKeys * kPanelElements * 2, from, full,
+                    panel * kPanelElements, row, walk.kv_head, of[i].page, kEvictLast);
+      }
     }
   }
-}
+};
 
-// By one thread.
+// By the producer warp.
 template <class Traits>
 __device__ __forceinline__ void produce_by_tma(const ForwardArgs& args, typename Traits::Shared& smem) {
-  tma_prefetch_map(args.q);
-  tma_prefetch_map(args.k);
-  tma_prefetch_map(args.v);
-  Production<Traits> state;
-  state.index = block_index();
-  Box boxes[kBoxes];
-  bool any;
-  while (start_item<Traits>(args, smem, state, boxes, any)) {
-    while (any) {
-      Box now[kBoxes];
-      for (int i = 0; i < kBoxes; ++i) now[i] = boxes[i];
-      any = smem.walk.next(args, boxes);
-      const int stage = state.keys.stage;
-      mbarrier_wait(smem.k_empty[stage], state.keys.parity ^ 1);
-      describe(smem.tile[stage], now, !any);
-      load_boxes<Traits>(args, args.k, args.k, shared_address(smem.k[stage]), smem.k_full[stage], now,
-                         smem.walk.kv_head);
-      mbarrier_wait(smem.v_empty[stage], state.keys.parity ^ 1);
-      load_boxes<Traits>(args, args.v, args.v_tail, shared_address(smem.v[stage]), smem.v_full[stage], now,
-                         smem.walk.kv_head);
-      state.keys.advance();
+  const bool leader = thread_index() == 0;
+  if (leader) {
+    tma_prefetch_map(args.q);
+    tma_prefetch_map(args.k);
+    tma_prefetch_map(args.v);
+  }
+  Production<Traits> work(args, smem);
+  for (;;) {
+    if (!work.any) {
+      if (!work.start_item()) break;
+      continue;
     }
+    Box now[kBoxes] = {work.boxes[0], work.boxes[1]};
+    work.any = work.walk.take(args, work.boxes);
+    const int stage = work.keys.stage;
+    const uint32_t parity = work.keys.parity ^ 1;
+    if (leader) {
+      mbarrier_wait(smem.k_empty[stage], parity);
+      work.describe(now, !work.any);
+      work.load_boxes(args.k, args.k, shared_address(smem.k[stage]), smem.k_full[stage], now);
+      mbarrier_wait(smem.v_empty[stage], parity);
+      work.load_boxes(args.v, args.v_tail, shared_address(smem.v[stage]), smem.v_full[stage], now);
+    }
+    work.keys.advance();
   }
 }
 

@@ -22,10 +22,10 @@ constexpr ForwardTile forward_tile(int head_dim) {
   return {2, 2, true};                      // 128: 192 KB; a third stage would need 256 KB
 }
 
-// Registers of a thread: 168 at entry (65536 / 384 threads), then 56 for the producer and 224 for consumers, together
-// 504 = 3 * 168. A consumer of D128 holds O (64), S (64) and P (32); with 40 the producer's walk would spill.
-constexpr int kProducerRegisters = 56;
-constexpr int kConsumerRegisters = 224;
+// Registers of a thread: 168 at entry (65536 / 384 threads), then 72 for the producer and 216 for consumers, together
+// 504 = 3 * 168. A consumer of D128 holds O (64), S (64) and P (32); with less than 72 the producer's walk would spill.
+constexpr int kProducerRegisters = 72;
+constexpr int kConsumerRegisters = 216;
 
 // How 128 query rows come to share a load of K and V.
 enum class Sharing : int {
@@ -62,7 +62,7 @@ struct ForwardTraits {
     alignas(1024) T v[kStages][kKeyTile];
     KeyTile tile[kStages];
     Work work[kQueryBuffers];
-    KeyTiles walk;
+    WalkShared walk;
     GatherRows gather[2];
     Mbarrier q_full[kQueryBuffers];
     Mbarrier q_empty[kQueryBuffers];
