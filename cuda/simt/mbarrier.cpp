@@ -27,7 +27,7 @@ struct Object {
   bool polled;       // mbarrier_try said no since the phase began
   uint32_t waiting_warps;
   uint32_t waiting[32];    // of each warp: lanes blocked until the current phase completes
-  uint16_t histories[32];  // of each warp: 1 + index into MbarrierState::histories; 0: none yet
+  uint32_t histories[32];  // of each warp: 1 + index into MbarrierState::histories; 0: none yet
 };
 
 }  // namespace
@@ -88,13 +88,13 @@ int64_t phase_meant(const Object& object, uint32_t parity, const char* what, int
 
 void note_wait(MbarrierState& state, Object& object, const Fiber& self, int64_t phase, int line) {
   if (self.block->worker->config.checks == 0) return;
-  uint16_t& history = object.histories[self.warp->index];
+  uint32_t& history = object.histories[self.warp->index];
   if (history == 0) {
     state.histories.emplace_back();
-    history = static_cast<uint16_t>(state.histories.size());
+    history = static_cast<uint32_t>(state.histories.size());
   }
   int64_t meant = 0;
-  if (state.histories[history - 1u].add(self.lane, {phase, self.warp->meetings, line}, &meant)) return;
+  if (state.histories[history - 1].add(self.lane, {phase, self.warp->meetings, line}, &meant)) return;
   fail(line,
        "mbarrier at shared address 0x%x: the lane is behind the others of its warp: it comes to wait for phase %lld "
        "when phase %lld is current, and the parity is the same again (sync_warp after the wait, or one elected lane)",

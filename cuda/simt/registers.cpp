@@ -46,9 +46,6 @@ void check_round(Warp& warp, const Change& change, int line) {
   const Block& block = *warp.block;
   const int group = group_of(warp);
   const char* const what = name_of(change.increase);
-  for (int w = 4 * group; w < 4 * group + 4; ++w) {
-    if (block.warp[w].exited != 0) fail(line, "%s: threads of warp %d of the warpgroup have exited", what, w);
-  }
   Round& round = block.registers->rounds[group];
   const uint32_t bit = 1u << warp.index % 4;
   if (round.warps == 0) {
@@ -61,6 +58,11 @@ void check_round(Warp& warp, const Change& change, int line) {
          name_of(round.increase), round.registers, round.line);
   }
   round.warps |= bit;
+  for (int w = 0; w < 4; ++w) {
+    if ((round.warps >> w & 1) == 0 && block.warp[4 * group + w].exited != 0) {
+      fail(line, "%s: threads of warp %d of the warpgroup have exited without it", what, 4 * group + w);
+    }
+  }
   if (round.warps == 0xf) round.warps = 0;
 }
 
