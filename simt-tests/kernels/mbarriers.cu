@@ -47,6 +47,7 @@ enum : int64_t {
   kCountTooLarge,   // `empty` expects one warp more than there is
   kNoFullWait,
   kPollOnce,
+  kStragglers,  // all lanes of the producer wait, lane 0 does the rest, and nothing keeps them together
   kNoBug
 };
 
@@ -78,6 +79,13 @@ __device__ void produce(const TestParams& p, Ring& ring, int64_t variant, int64_
     if (one_lane) {
       fill(p, ring, at.stage, index, 0, 32);
       mbarrier_arrive(ring.full[at.stage]);
+      continue;
+    }
+    if (bug == kStragglers) {
+      if (lane == 0) {
+        fill(p, ring, at.stage, index, 0, 32);
+        mbarrier_arrive(ring.full[at.stage]);
+      }
       continue;
     }
     fill(p, ring, at.stage, index, lane, 1);
