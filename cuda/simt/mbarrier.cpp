@@ -6,6 +6,7 @@
 #include "simt/error.h"
 #include "simt/memory.h"
 #include "simt/module.h"
+#include "simt/text.h"
 #include "simt/wait_history.h"
 
 namespace lacuna_simt {
@@ -27,7 +28,7 @@ struct Object {
   bool polled;       // mbarrier_try said no since the phase began
   uint32_t waiting_warps;
   uint32_t waiting[32];    // of each warp: lanes blocked until the current phase completes
-  uint16_t histories[32];  // of each warp: 1 + index into MbarrierState::histories; 0: none yet
+  uint32_t histories[32];  // of each warp: 1 + index into MbarrierState::histories; 0: none yet
 };
 
 }  // namespace
@@ -88,13 +89,13 @@ int64_t phase_meant(const Object& object, uint32_t parity, const char* what, int
 
 void note_wait(MbarrierState& state, Object& object, const Fiber& self, int64_t phase, int line) {
   if (self.block->worker->config.checks == 0) return;
-  uint16_t& history = object.histories[self.warp->index];
+  uint32_t& history = object.histories[self.warp->index];
   if (history == 0) {
     state.histories.emplace_back();
-    history = static_cast<uint16_t>(state.histories.size());
+    history = static_cast<uint32_t>(state.histories.size());
   }
   int64_t meant = 0;
-  if (state.histories[history - 1u].add(self.lane, {phase, self.warp->meetings, line}, &meant)) return;
+  if (state.histories[history - 1].add(self.lane, {phase, self.warp->meetings, line}, &meant)) return;
   fail(line,
        "mbarrier at shared address 0x%x: the lane is behind the others of its warp: it comes to wait for phase %lld "
        "when phase %lld is current, and the parity is the same again (sync_warp after the wait, or one elected lane)",
@@ -213,17 +214,22 @@ void start(Block& block) {
   state.histories.clear();
 }
 
-void describe(const Block& block, char* text, size_t bytes) {
-  size_t used = 0;
-  for (const Object& object : block.mbarriers->objects) {
-    if ((object.waiting_warps == 0 && !object.polled) || used >= bytes) continue;
-    const int wrote =
-        snprintf(text + used, bytes - used,
-                 "%smbarrier at shared address 0x%x (initialised at line %d): phase %lld lacks %d of %d "
-                 "arrivals, tx-count %d, awaited by warps 0x%x",
-                 used == 0 ? "" : "; ", object.address - kSharedBase, object.line, static_cast<long long>(object.phase),
-                 object.pending, object.expected, object.tx, object.waiting_warps);
-    if (wrote > 0) used += static_cast<size_t>(wrote);
+void describe(const Block& block, char* buffer, size_t bytes) {
+  const MbarrierState& state = *block.mbarriers;
+  Text text{buffer, bytes};
+  for (const Object& object : state.objects) {
+    if (object.waiting_warps == 0 && !object.polled) continue;
+    text.add(
+        "%smbarrier at shared address 0x%x (initialised at line %d): phase %lld lacks %d of %d arrivals, tx-count %d, "
+        "awaited by warps 0x%x",
+        text.separator("; "), object.address - kSharedBase, object.line, static_cast<long long>(object.phase),
+        object.pending, object.expected, object.tx, object.waiting_warps);
+    for (uint32_t warps = object.waiting_warps; warps != 0; warps &= warps - 1) {
+      const int w = __builtin_ctz(warps);
+      if (object.histories[w] == 0) continue;
+      const uint32_t fewer = state.histories[object.histories[w] - 1].fewer(object.waiting[w]);
+      if (fewer != 0) text.add(", lanes 0x%08x of warp %d have made fewer waits than others of it", fewer, w);
+    }
   }
 }
 

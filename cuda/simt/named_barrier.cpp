@@ -1,9 +1,8 @@
 #include "simt/named_barrier.h"
 
-#include <stdio.h>
-
 #include "simt/error.h"
 #include "simt/module.h"
+#include "simt/text.h"
 
 namespace lacuna_simt {
 
@@ -121,15 +120,13 @@ void exited(Fiber& fiber) {
   if (lanes != 0 && lanes == live_lanes(warp)) warp_arrives(warp);
 }
 
-void describe(const Block& block, char* text, size_t bytes) {
-  size_t used = 0;
+void describe(const Block& block, char* buffer, size_t bytes) {
+  Text text{buffer, bytes};
   for (int id = 0; id < kBarriers; ++id) {
     const Barrier& barrier = block.named_barriers->barriers[id];
-    if (barrier.arrived == 0 || used >= bytes) continue;
-    const int wrote =
-        snprintf(text + used, bytes - used, "%sbarrier %d: %d of %d threads have come, warps 0x%x",
-                 used == 0 ? "" : "; ", id, 32 * __builtin_popcount(barrier.arrived), barrier.threads, barrier.arrived);
-    if (wrote > 0) used += static_cast<size_t>(wrote);
+    if (barrier.arrived == 0) continue;
+    text.add("%sbarrier %d: %d of %d threads have come, warps 0x%x", text.separator("; "), id,
+             32 * __builtin_popcount(barrier.arrived), barrier.threads, barrier.arrived);
   }
 }
 

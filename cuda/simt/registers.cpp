@@ -1,10 +1,9 @@
 #include "simt/registers.h"
 
-#include <stdio.h>
-
 #include "simt/collective.h"
 #include "simt/error.h"
 #include "simt/module.h"
+#include "simt/text.h"
 
 namespace lacuna_simt {
 
@@ -63,6 +62,11 @@ void check_round(Warp& warp, const Change& change, int line) {
          name_of(round.increase), round.registers, round.line);
   }
   round.warps |= bit;
+  for (int w = 0; w < 4; ++w) {
+    if ((round.warps >> w & 1) == 0 && block.warp[4 * group + w].exited != 0) {
+      fail(line, "%s: threads of warp %d of the warpgroup have exited without it", what, 4 * group + w);
+    }
+  }
   if (round.warps == 0xf) round.warps = 0;
 }
 
@@ -137,18 +141,16 @@ void exit(Fiber& fiber) {
        name_of(round.increase), round.registers);
 }
 
-void describe(const Block& block, char* text, size_t bytes) {
+void describe(const Block& block, char* buffer, size_t bytes) {
   const RegisterState& state = *block.registers;
-  size_t used = 0;
+  Text text{buffer, bytes};
   for (int w = 0; w < block.warps; ++w) {
-    if (state.wanted[w] == 0 || used >= bytes) continue;
-    const int wrote = snprintf(text + used, bytes - used, "%swarp %d has %d registers a thread and wants %d",
-                               used == 0 ? "" : ", ", w, state.count[w], state.wanted[w]);
-    if (wrote > 0) used += static_cast<size_t>(wrote);
+    if (state.wanted[w] == 0) continue;
+    text.add("%swarp %d has %d registers a thread and wants %d", text.separator(", "), w, state.count[w],
+             state.wanted[w]);
   }
-  if (used == 0 || used >= bytes) return;
-  snprintf(text + used, bytes - used, ": the block's pool holds %d%s", state.free,
-           state.released ? "" : ", no warp has executed setmaxnreg.dec");
+  if (text.used == 0) return;
+  text.add(": the block's pool holds %d%s", state.free, state.released ? "" : ", no warp has executed setmaxnreg.dec");
 }
 
 }  // namespace

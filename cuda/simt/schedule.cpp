@@ -1,11 +1,10 @@
 // Which fiber runs next. Blocked fibers leave the ready sets, so nothing polls: waking is one OR into a mask. When no
 // fiber is ready, one asynchronous operation that somebody waits for completes; when there is none, it is a deadlock.
-#include <stdio.h>
-
 #include "simt/error.h"
 #include "simt/launch.h"
 #include "simt/memory.h"
 #include "simt/module.h"
+#include "simt/text.h"
 
 namespace lacuna_simt {
 
@@ -183,18 +182,13 @@ Fiber* next_fiber(Worker& worker) {
 }
 
 void report_waiters(Worker& worker, const char* what) {
-  char text[kReportBytes];
-  size_t used = 0;
-  const auto add = [&](const char* format, auto... values) {
-    if (used >= sizeof text) return;
-    const int wrote = snprintf(text + used, sizeof text - used, format, values...);
-    if (wrote > 0) used += static_cast<size_t>(wrote);
-  };
-  add("%s:", what);
+  char buffer[kReportBytes];
+  Text text{buffer, sizeof buffer};
+  text.add("%s:", what);
   for (int b = 0; b < worker.config.resident; ++b) {
     Block& block = *worker.blocks[static_cast<size_t>(b)];
     if (block.live == 0) continue;
-    add(" block %lld:", static_cast<long long>(block.index));
+    text.add(" block %lld:", static_cast<long long>(block.index));
     for (int w = 0; w < block.warps; ++w) {
       Warp& warp = block.warp[w];
       uint32_t left = warp.lanes & ~warp.exited;
@@ -206,23 +200,23 @@ void report_waiters(Worker& worker, const char* what) {
           if (other.waits_for == first.waits_for && other.wait_line == first.wait_line) same |= 1u << other.lane;
         }
         if (first.waits_for == nullptr) {
-          add(" warp %d lanes 0x%08x can run;", w, same);
+          text.add(" warp %d lanes 0x%08x can run;", w, same);
         } else {
-          add(" warp %d lanes 0x%08x wait in %s (line %d);", w, same, first.waits_for, first.wait_line);
+          text.add(" warp %d lanes 0x%08x wait in %s (line %d);", w, same, first.waits_for, first.wait_line);
         }
         left &= ~same;
       }
-      if (warp.exited != 0) add(" warp %d lanes 0x%08x exited;", w, warp.exited);
+      if (warp.exited != 0) text.add(" warp %d lanes 0x%08x exited;", w, warp.exited);
     }
     for (const Module* module : kModules) {
       if (module->describe == nullptr) continue;
       char state[kReportBytes / 2];
       state[0] = 0;
       module->describe(block, state, sizeof state);
-      if (state[0] != 0) add(" %s;", state);
+      if (state[0] != 0) text.add(" %s;", state);
     }
   }
-  record_failure(worker, text);
+  record_failure(worker, buffer);
 }
 
 // Leaves the kernel with a report of who waits for what.

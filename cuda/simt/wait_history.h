@@ -6,7 +6,7 @@
 // a later phase of the same parity than the c-th wait of the first lane to come there, from the same line and with no
 // meeting of the warp in between, the lane is late. Anything else that differs (other lines or parities, lanes that
 // wait alone) shows that lanes do different things; then this warp and barrier are not compared any more. So a lane is
-// never reported at its first wait, and a bug there ends in the deadlock report instead.
+// never reported at its first wait; a bug there ends in a deadlock, whose report says which lanes made fewer waits.
 #pragma once
 
 #include <stdint.h>
@@ -43,6 +43,14 @@ struct WaitHistory {
     *meant = first.phase;
     const int64_t late = wait.phase - first.phase;
     return !(same_place && c > 0 && late > 0 && late % 2 == 0);
+  }
+
+  // Those of `lanes` that have made fewer waits than another lane: a hint for the report of a deadlock.
+  uint32_t fewer(uint32_t lanes) const {
+    for (uint32_t rest = lanes; rest != 0; rest &= rest - 1) {
+      if (waits[__builtin_ctz(rest)] == most) lanes &= ~(rest & -rest);
+    }
+    return lanes;
   }
 };
 

@@ -14,6 +14,9 @@ pub enum Family {
     Matrix,
     Conversions,
     Limits,
+    Mbarriers,
+    NamedBarriers,
+    Registers,
 }
 
 /// Where buffers meet a page that faults.
@@ -121,6 +124,9 @@ impl Run {
             Family::Matrix => simt_test_matrix,
             Family::Conversions => simt_test_conversions,
             Family::Limits => simt_test_limits,
+            Family::Mbarriers => simt_test_mbarriers,
+            Family::NamedBarriers => simt_test_named_barriers,
+            Family::Registers => simt_test_registers,
         };
         let name = CString::new(self.name).expect("a name");
         // SAFETY: buffers and stream outlive the launch, which is synchronous; what a planted bug touches outside of
@@ -218,7 +224,10 @@ families!(
     simt_test_collectives,
     simt_test_matrix,
     simt_test_conversions,
-    simt_test_limits
+    simt_test_limits,
+    simt_test_mbarriers,
+    simt_test_named_barriers,
+    simt_test_registers
 );
 
 unsafe extern "C" {

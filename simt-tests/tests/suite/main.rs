@@ -8,5 +8,8 @@ mod copies;
 mod forward;
 mod limits;
 mod matrix;
+mod mbarriers;
 mod memory;
+mod named_barriers;
+mod registers;
 mod schedules;
