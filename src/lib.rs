@@ -54,3 +54,8 @@ pub use tensor::{Element, Half, Layout, Tensor, TensorView, TensorViewMut};
 #[cfg(all(doctest, feature = "simt"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// The page on paged KV compiles.
+#[cfg(all(doctest, feature = "simt"))]
+#[doc = include_str!("../docs/paged-kv.md")]
+struct PagedKvPage;

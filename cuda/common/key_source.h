@@ -77,7 +77,7 @@ struct KeySource {
   // The entry after `wanted` more that this tile wants, from `entry` on.
   __device__ __forceinline__ int entry_after(const lacuna_forward_params& p, int entry, int wanted) const {
     if (p.schedule.tile_q <= kTileRows) return entry + wanted;
-    for (; wanted > 0; ++entry) wanted -= tile_groups(p.schedule.entries[entry]) != 0 ? 1 : 0;
+    for (; wanted > 0 && entry < end; ++entry) wanted -= tile_groups(p.schedule.entries[entry]) != 0 ? 1 : 0;
     return entry;
   }
 

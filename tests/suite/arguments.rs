@@ -1,9 +1,9 @@
 //! Safe functions with arguments that contradict each other: one clear error, never a panic or a kernel.
 
-use crate::harness::{Case, shape, simt};
+use crate::harness::{Case, shape, simt, streams};
 use lacuna::{
-    AttentionShape, BlockPlan, BlockSize, Buffer, Counters, DType, Device, Error, ForwardOptions, ListRows, Mask,
-    Result, Schedule, Stream, Tensor, TensorView, TensorViewMut, attention, bf16, f16,
+    AttentionShape, BlockPlan, BlockSize, Buffer, Counters, DType, Device, Error, ForwardOptions, KernelFamily,
+    ListRows, Mask, Result, Schedule, Stream, Tensor, TensorView, TensorViewMut, attention, bf16, f16,
 };
 
 const fn shared_between_threads<T: Send + Sync>() {}
@@ -131,6 +131,29 @@ fn options() {
     let huge = AttentionShape { q_len: usize::MAX, ..SHAPE };
     assert_eq!(attention::workspace_bytes(&huge, &ForwardOptions { splits: 2, ..good }), usize::MAX);
     assert!(matches!(stream.alloc_bytes(usize::MAX), Err(Error::OutOfMemory { .. })));
+}
+
+#[test]
+fn kernel_families_serve_or_refuse_by_name() {
+    for stream in streams(8) {
+        let kernel = |family| {
+            let options = ForwardOptions { family, ..ForwardOptions::causal() };
+            attention::kernel(stream.device(), &SHAPE, &options, &BlockPlan::dense())
+        };
+        let (auto, portable) = (kernel(KernelFamily::Auto).unwrap(), kernel(KernelFamily::Portable).unwrap());
+        assert_eq!((portable.family, portable.heads), (KernelFamily::Portable, 1));
+        assert_eq!(kernel(auto.family).unwrap(), auto);
+        match kernel(KernelFamily::Hopper) {
+            Ok(kernel) => assert_eq!(kernel.family, KernelFamily::Hopper),
+            Err(Error::Unsupported { .. } | Error::NoKernel { .. }) => {
+                assert_eq!(auto, portable);
+                let case = Case { family: KernelFamily::Hopper, ..Case::new(SHAPE, Mask::CAUSAL) };
+                let result = case.run::<bf16>(&stream, &BlockPlan::dense());
+                assert!(matches!(result, Err(Error::Unsupported { .. } | Error::NoKernel { .. })), "{result:?}");
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
 }
 
 #[test]
