@@ -24,20 +24,20 @@ struct WalkShared {
 // All lanes of the warp hold the same values, but for `mine`.
 struct KeyTiles {
   WalkShared& shared;
-  int batch;
-  int kv_head;
+  int batch = 0;
+  int kv_head = 0;
   // Of the walk over blocks.
-  int first;      // block of candidate 0, or its entry
-  int next;       // candidate of lane 0 in the next batch
-  int end;        // candidates
-  int box_shift;  // log2 of the boxes of a block
-  bool dense;
-  int shift;  // formula: (block + shift) % vertical_stride == 0: vertical
-  int query;  // formula: absolute query block of group 0
-  int groups;
-  Box mine;                  // this lane's candidate
-  uint32_t left[kBoxKinds];  // lanes whose candidates are not taken yet, by kind
-  uint32_t waiting;          // kinds that have a box without a partner
+  int first = 0;      // block of candidate 0, or its entry
+  int next = 0;       // candidate of lane 0 in the next batch
+  int end = 0;        // candidates
+  int box_shift = 0;  // log2 of the boxes of a block
+  bool dense = false;
+  int shift = 0;  // formula: (block + shift) % vertical_stride == 0: vertical
+  int query = 0;  // formula: absolute query block of group 0
+  int groups = 0;
+  Box mine = {};                  // this lane's candidate
+  uint32_t left[kBoxKinds] = {};  // lanes whose candidates are not taken yet, by kind
+  uint32_t waiting = 0;           // kinds that have a box without a partner
 
   __device__ __forceinline__ explicit KeyTiles(WalkShared& walk_shared) : shared(walk_shared) {}
 

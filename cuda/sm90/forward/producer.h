@@ -25,9 +25,9 @@ struct Production {
   KeyTiles walk;
   Ring<Traits::kQueryBuffers> queries;
   Ring<Traits::kStages> keys;
-  int index;          // of the next item: it is taken while the last one is loaded
-  bool any;           // another tile of the item follows
-  Box boxes[kBoxes];  // it, for lane 0
+  int index;               // of the next item: it is taken while the last one is loaded
+  bool any;                // another tile of the item follows
+  Box boxes[kBoxes] = {};  // it, for lane 0
 
   __device__ __forceinline__ Production(const ForwardArgs& given, typename Traits::Shared& shared_memory)
       : args(given), smem(shared_memory), walk(shared_memory.walk), index(block_index()), any(false) {}
