@@ -1,0 +1,106 @@
+// What a warpgroup's wgmma instructions leave behind. Its 128 threads must execute the same fences, products, commits
+// and waits in the same order, but each comes in its own time: the first thread to reach a step writes it to the log,
+// the others are compared with it. Operations are numbered in order of issue.
+#pragma once
+
+#include <stdint.h>
+
+#include <deque>
+#include <vector>
+
+#include "simt/fiber.h"
+#include "simt/wgmma_product.h"
+
+namespace lacuna_simt {
+
+constexpr int kWarpgroupThreads = 128;
+
+// Registers that belong to operations in flight from issue to the wait of their thread. Arithmetic on the poison, a
+// signalling NaN, gives a quiet one: even multiplying it leaves a trace.
+struct Accumulators {
+  alignas(64) float c[kMaxWgmmaColumns * kWgmmaRows];  // [column][row]
+  float* d[kWarpgroupThreads];
+  int count;      // registers of a thread
+  uint32_t last;  // number of the last operation that adds to them
+  int line;       // of that operation
+  int left;       // threads that have not got them back
+};
+
+// Operands that must be equal in all threads.
+struct WgmmaOperands {
+  int columns;
+  uint64_t a;  // 0 when A is in registers
+  uint64_t b;
+  bool a_in_registers;
+  bool b_mn_major;
+  bool accumulate;
+  bool bfloat16;
+};
+
+struct WgmmaOperation {
+  WgmmaOperands operands;
+  int line;
+  bool chained;  // adds to accumulators that were in flight already
+  Accumulators* accumulators;
+  int issued;  // threads that have issued it
+  int left;    // threads that have not waited for it
+  const uint32_t* a_registers[kWarpgroupThreads];
+  uint32_t a_values[kWarpgroupThreads][4];  // as they were at issue
+  Chunk a_chunks[kWgmmaRows * kWgmmaDepth / 8];
+  Chunk b_chunks[kMaxWgmmaChunks];
+};
+
+enum class WgmmaStep : uint8_t { kFence, kProduct, kCommit, kWait };
+
+struct WgmmaEvent {
+  WgmmaStep step;
+  int line;
+  int left;                   // threads that have not come to it
+  WgmmaOperation* operation;  // kProduct
+  int pending;                // kWait: groups that may stay unfinished
+  uint32_t from;              // kWait: it covers the operations from .. to - 1 that no earlier wait did
+  uint32_t to;
+};
+
+struct Warpgroup {
+  Block* block;
+  int index;
+  // The log, and what follows from all of it.
+  std::deque<WgmmaEvent> events;
+  uint64_t first_event;  // number of events.front()
+  bool fenced;           // since the last wait
+  int last_wait_line;
+  uint32_t logged;               // operations
+  uint32_t waited;               // operations covered by waits
+  std::deque<uint32_t> commits;  // groups not yet waited for: the number of the operation after their last
+  // Each thread's place in it.
+  uint64_t position[kWarpgroupThreads];
+  uint32_t thread_issued[kWarpgroupThreads];
+  uint32_t thread_waited[kWarpgroupThreads];
+  // Operations and accumulators in flight, oldest first; `completed` <= `issued` <= `logged`.
+  std::deque<WgmmaOperation*> operations;
+  uint32_t first_operation;  // number of operations.front()
+  uint32_t issued;           // by all threads
+  uint32_t completed;
+  std::vector<Accumulators*> accumulators;
+  // Warps meet at waits.
+  uint32_t arrived[4];
+  bool waiting[4];  // all lanes are there, the operations are not complete
+  uint32_t wait_to[4];
+  std::vector<WgmmaOperation*> free_operations;
+  std::vector<Accumulators*> free_accumulators;
+};
+
+struct WarpgroupState {
+  Warpgroup* groups[1024 / kWarpgroupThreads];  // made at first use
+  uint32_t used;                                // groups that have events in this block
+  WgmmaScratch scratch;
+};
+
+// Completes the operations before number `to`, which all threads have issued, and wakes the warps that wait for them.
+void complete_operations(Warpgroup& group, uint32_t to);
+void wake_warp(Warpgroup& group, int warp);
+// The current thread's warpgroup, from its first use in a block on.
+Warpgroup& current_warpgroup(int line);
+
+}  // namespace lacuna_simt
