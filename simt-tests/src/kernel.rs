@@ -14,6 +14,8 @@ pub enum Family {
     Matrix,
     Conversions,
     Limits,
+    Warpgroups,
+    WarpgroupShapes,
 }
 
 /// Where buffers meet a page that faults.
@@ -121,6 +123,8 @@ impl Run {
             Family::Matrix => simt_test_matrix,
             Family::Conversions => simt_test_conversions,
             Family::Limits => simt_test_limits,
+            Family::Warpgroups => simt_test_warpgroups,
+            Family::WarpgroupShapes => simt_test_warpgroup_shapes,
         };
         let name = CString::new(self.name).expect("a name");
         // SAFETY: buffers and stream outlive the launch, which is synchronous; what a planted bug touches outside of
@@ -218,7 +222,9 @@ families!(
     simt_test_collectives,
     simt_test_matrix,
     simt_test_conversions,
-    simt_test_limits
+    simt_test_limits,
+    simt_test_warpgroups,
+    simt_test_warpgroup_shapes
 );
 
 unsafe extern "C" {

@@ -10,3 +10,5 @@ mod limits;
 mod matrix;
 mod memory;
 mod schedules;
+mod warpgroup_shapes;
+mod warpgroups;
