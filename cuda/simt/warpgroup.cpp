@@ -25,19 +25,14 @@ void perform(Warpgroup& group, const WgmmaOperation& operation) {
 }
 
 void forget(Warpgroup& group) {
-  group.events.clear();
-  group.first_event = 0;
+  group.events.reset();
   group.fenced = false;
   group.last_wait_line = 0;
-  group.logged = group.waited = 0;
-  group.commits.clear();
-  for (int thread = 0; thread < kWarpgroupThreads; ++thread) {
-    group.position[thread] = 0;
-    group.thread_issued[thread] = group.thread_waited[thread] = 0;
-  }
-  group.free_operations.insert(group.free_operations.end(), group.operations.begin(), group.operations.end());
-  group.operations.clear();
-  group.first_operation = group.issued = group.completed = 0;
+  group.waited = group.issued = group.completed = 0;
+  group.commits.reset();
+  for (WarpgroupMember& member : group.members) member = {};
+  for (; !group.operations.empty(); group.operations.pop()) group.free_operations.push_back(group.operations.front());
+  group.operations.reset();
   group.free_accumulators.insert(group.free_accumulators.end(), group.accumulators.begin(), group.accumulators.end());
   group.accumulators.clear();
   for (int warp = 0; warp < 4; ++warp) {
@@ -115,10 +110,9 @@ void exit(Fiber& fiber) {
   const int index = fiber.thread / kWarpgroupThreads;
   if ((state.used >> index & 1) == 0) return;
   const Warpgroup& group = *state.groups[index];
-  const uint32_t waited = group.thread_waited[fiber.thread % kWarpgroupThreads];
-  if (waited == group.thread_issued[fiber.thread % kWarpgroupThreads]) return;
-  fail(group.operations[waited - group.first_operation]->line,
-       "the thread exits with a wgmma that it never waited for");
+  const WarpgroupMember& member = group.members[fiber.thread % kWarpgroupThreads];
+  if (member.waited == member.issued) return;
+  fail(group.operations[member.waited]->line, "the thread exits with a wgmma that it never waited for");
 }
 
 // Warps that wait for an operation that others have not issued.
@@ -127,17 +121,16 @@ void describe(const Block& block, char* text, size_t bytes) {
   for_each_group(block, [&](const Warpgroup& group) {
     bool waits = false;
     for (int warp = 0; warp < 4; ++warp) waits |= group.waiting[warp];
-    if (!waits || group.issued == group.logged) return false;
+    if (!waits || group.issued == group.operations.end()) return false;
     for (int warp = 0; warp < 4; ++warp) {
       uint32_t missing = 0;
       for (int lane = 0; lane < 32; ++lane) {
-        if (group.thread_issued[32 * warp + lane] <= group.issued) missing |= 1u << lane;
+        if (group.members[32 * warp + lane].issued <= group.issued) missing |= 1u << lane;
       }
       if (missing == 0 || used >= bytes) continue;
       const int wrote =
           snprintf(text + used, bytes - used, "%swarp %d lanes 0x%08x have not issued the wgmma of line %d",
-                   used == 0 ? "" : ", ", 4 * group.index + warp, missing,
-                   group.operations[group.issued - group.first_operation]->line);
+                   used == 0 ? "" : ", ", 4 * group.index + warp, missing, group.operations[group.issued]->line);
       if (wrote > 0) used += static_cast<size_t>(wrote);
     }
     return false;
@@ -171,7 +164,7 @@ void wake_warp(Warpgroup& group, int warp) {
 
 void complete_operations(Warpgroup& group, uint32_t to) {
   for (; group.completed < to; ++group.completed) {
-    perform(group, *group.operations[group.completed - group.first_operation]);
+    perform(group, *group.operations[group.completed]);
   }
   for (int warp = 0; warp < 4; ++warp) {
     if (group.waiting[warp] && group.wait_to[warp] <= group.completed) wake_warp(group, warp);

@@ -5,10 +5,10 @@
 
 #include <stdint.h>
 
-#include <deque>
 #include <vector>
 
 #include "simt/fiber.h"
+#include "simt/numbered_queue.h"
 #include "simt/wgmma_product.h"
 
 namespace lacuna_simt {
@@ -62,26 +62,27 @@ struct WgmmaEvent {
   uint32_t to;
 };
 
+// A thread's place in the log: the number of its next event, and of the operations it has issued and waited for.
+struct WarpgroupMember {
+  uint32_t event;
+  uint32_t issued;
+  uint32_t waited;
+};
+
 struct Warpgroup {
   Block* block;
   int index;
+  WarpgroupMember members[kWarpgroupThreads];
   // The log, and what follows from all of it.
-  std::deque<WgmmaEvent> events;
-  uint64_t first_event;  // number of events.front()
-  bool fenced;           // since the last wait
+  NumberedQueue<WgmmaEvent> events;
+  bool fenced;  // since the last wait
   int last_wait_line;
-  uint32_t logged;               // operations
-  uint32_t waited;               // operations covered by waits
-  std::deque<uint32_t> commits;  // groups not yet waited for: the number of the operation after their last
-  // Each thread's place in it.
-  uint64_t position[kWarpgroupThreads];
-  uint32_t thread_issued[kWarpgroupThreads];
-  uint32_t thread_waited[kWarpgroupThreads];
-  // Operations and accumulators in flight, oldest first; `completed` <= `issued` <= `logged`.
-  std::deque<WgmmaOperation*> operations;
-  uint32_t first_operation;  // number of operations.front()
-  uint32_t issued;           // by all threads
-  uint32_t completed;
+  uint32_t waited;                  // operations before this number are covered by waits
+  NumberedQueue<uint32_t> commits;  // of groups not yet waited for: the number after their last operation
+  // Not yet given back to all threads, oldest first.
+  NumberedQueue<WgmmaOperation*> operations;
+  uint32_t issued;     // operations before this number are issued by all threads,
+  uint32_t completed;  // and before this one complete
   std::vector<Accumulators*> accumulators;
   // Warps meet at waits.
   uint32_t arrived[4];

@@ -24,19 +24,16 @@ const char* step_name(WgmmaStep step) {
   return names[static_cast<int>(step)];
 }
 
-int member_of(const Fiber& fiber) { return fiber.thread % kWarpgroupThreads; }
+int index_of(const Fiber& fiber) { return fiber.thread % kWarpgroupThreads; }
 
 bool checking(const Warpgroup& group) { return group.block->worker->config.checks != 0; }
 
 // The current thread's next event, which it is the first to reach if `fresh`.
-WgmmaEvent& next_event(Warpgroup& group, int member, WgmmaStep step, int line, bool& fresh) {
-  const uint64_t at = group.position[member] - group.first_event;
-  fresh = at == group.events.size();
-  if (fresh) {
-    group.events.push_back({step, line, kWarpgroupThreads, nullptr, 0, 0, 0});
-    return group.events.back();
-  }
-  WgmmaEvent& event = group.events[at];
+WgmmaEvent& next_event(Warpgroup& group, int index, WgmmaStep step, int line, bool& fresh) {
+  const uint32_t number = group.members[index].event;
+  fresh = number == group.events.end();
+  if (fresh) return group.events.push({step, line, kWarpgroupThreads, nullptr, 0, 0, 0});
+  WgmmaEvent& event = group.events[number];
   if (event.step != step || event.line != line) {
     fail(line, "divergent warpgroup: %s meets %s of line %d", step_name(step), step_name(event.step), event.line);
   }
@@ -44,13 +41,10 @@ WgmmaEvent& next_event(Warpgroup& group, int member, WgmmaStep step, int line, b
 }
 
 // `event` may be gone afterwards.
-void pass(Warpgroup& group, int member, WgmmaEvent& event) {
-  ++group.position[member];
+void pass(Warpgroup& group, int index, WgmmaEvent& event) {
+  ++group.members[index].event;
   --event.left;
-  while (!group.events.empty() && group.events.front().left == 0) {
-    group.events.pop_front();
-    ++group.first_event;
-  }
+  while (!group.events.empty() && group.events.front().left == 0) group.events.pop();
 }
 
 void check_equal(const WgmmaOperands& mine, const WgmmaOperands& theirs, int line) {
@@ -69,10 +63,10 @@ void check_equal(const WgmmaOperands& mine, const WgmmaOperands& theirs, int lin
 }
 
 // The accumulators in flight that `d` is, or null; other overlaps are errors.
-Accumulators* in_flight(const Warpgroup& group, int member, const float* d, int count, int line) {
+Accumulators* in_flight(const Warpgroup& group, int index, const float* d, int count, int line) {
   for (Accumulators* held : group.accumulators) {
     if (held->last < group.waited) continue;  // this thread has them back
-    const float* const theirs = held->d[member];
+    const float* const theirs = held->d[index];
     if (theirs == d && held->count == count) return held;
     if (d < theirs + held->count && theirs < d + count) {
       fail(line, "wgmma: accumulators overlap those of the wgmma of line %d in flight, which has another shape",
@@ -91,11 +85,11 @@ T* take(std::vector<T*>& free) {
 }
 
 // The first thread's part.
-WgmmaOperation* begin(Warpgroup& group, int member, const WgmmaOperands& operands, const float* d, int line) {
+WgmmaOperation* begin(Warpgroup& group, int index, const WgmmaOperands& operands, const float* d, int line) {
   if (operands.columns < 8 || operands.columns > kMaxWgmmaColumns || operands.columns % 8 != 0) {
     fail(line, "wgmma: N = %d, possible are multiples of 8 up to %d", operands.columns, kMaxWgmmaColumns);
   }
-  Accumulators* held = in_flight(group, member, d, operands.columns / 2, line);
+  Accumulators* held = in_flight(group, index, d, operands.columns / 2, line);
   // Sums of one shape that follow each other need no fence; A registers always do once they may have been touched.
   if (!group.fenced && (held == nullptr || operands.a_in_registers)) {
     if (group.last_wait_line == 0) fail(line, "wgmma: no wgmma.fence since the kernel began");
@@ -119,23 +113,22 @@ WgmmaOperation* begin(Warpgroup& group, int member, const WgmmaOperands& operand
     held->left = kWarpgroupThreads;
     group.accumulators.push_back(held);
   }
-  held->last = group.logged;
+  held->last = group.operations.end();
   held->line = line;
   operation->accumulators = held;
-  group.operations.push_back(operation);
-  ++group.logged;
+  group.operations.push(operation);
   return operation;
 }
 
-void move_out(Accumulators& held, int member, float* d, bool accumulate, bool poison) {
-  held.d[member] = d;
-  if (accumulate) scatter_accumulators(d, member, held.c, 2 * held.count);
+void move_out(Accumulators& held, int index, float* d, bool accumulate, bool poison) {
+  held.d[index] = d;
+  if (accumulate) scatter_accumulators(d, index, held.c, 2 * held.count);
   if (!poison) return;
   for (int i = 0; i < held.count; ++i) memcpy(&d[i], &kPoison, sizeof kPoison);
 }
 
-void move_back(Accumulators& held, int member, bool check, int line) {
-  float* const d = held.d[member];
+void move_back(Accumulators& held, int index, bool check, int line) {
+  float* const d = held.d[index];
   if (check) {
     uint32_t changed = 0;
     for (int i = 0; i < held.count; ++i) {
@@ -145,7 +138,7 @@ void move_back(Accumulators& held, int member, bool check, int line) {
     }
     if (changed != 0) fail(line, "accumulators of the wgmma of line %d were written while it was in flight", held.line);
   }
-  gather_accumulators(d, member, held.c, 2 * held.count);
+  gather_accumulators(d, index, held.c, 2 * held.count);
 }
 
 // Reads of shared memory by the operation see ordinary writes that were fenced only.
@@ -173,12 +166,12 @@ void finish_issue(Warpgroup& group, const WgmmaOperation& operation) {
 }
 
 // The thread's registers of operations `from` .. `to` - 1 belong to it again.
-void take_back(Warpgroup& group, int member, uint32_t from, uint32_t to, int line) {
+void take_back(Warpgroup& group, int index, uint32_t from, uint32_t to, int line) {
   const bool check = checking(group);
   for (size_t i = 0; i < group.accumulators.size();) {
     Accumulators& held = *group.accumulators[i];
     if (held.last >= from && held.last < to) {
-      move_back(held, member, check, line);
+      move_back(held, index, check, line);
       if (--held.left == 0) {
         group.free_accumulators.push_back(&held);
         group.accumulators.erase(group.accumulators.begin() + static_cast<ptrdiff_t>(i));
@@ -188,18 +181,17 @@ void take_back(Warpgroup& group, int member, uint32_t from, uint32_t to, int lin
     ++i;
   }
   for (uint32_t number = from; number < to; ++number) {
-    WgmmaOperation& operation = *group.operations[number - group.first_operation];
+    WgmmaOperation& operation = *group.operations[number];
     if (check && operation.operands.a_in_registers &&
-        memcmp(operation.a_registers[member], operation.a_values[member], sizeof operation.a_values[member]) != 0) {
+        memcmp(operation.a_registers[index], operation.a_values[index], sizeof operation.a_values[index]) != 0) {
       fail(line, "A registers of the wgmma of line %d were written while it was in flight", operation.line);
     }
     --operation.left;
   }
-  group.thread_waited[member] = to;
+  group.members[index].waited = to;
   while (!group.operations.empty() && group.operations.front()->left == 0) {
     group.free_operations.push_back(group.operations.front());
-    group.operations.pop_front();
-    ++group.first_operation;
+    group.operations.pop();
   }
 }
 
@@ -207,48 +199,48 @@ void take_back(Warpgroup& group, int member, uint32_t from, uint32_t to, int lin
 
 void warpgroup_fence(int line) {
   Warpgroup& group = current_warpgroup(line);
-  const int member = member_of(current_fiber());
+  const int index = index_of(current_fiber());
   bool fresh;
-  WgmmaEvent& event = next_event(group, member, WgmmaStep::kFence, line, fresh);
+  WgmmaEvent& event = next_event(group, index, WgmmaStep::kFence, line, fresh);
   if (fresh) group.fenced = true;
-  pass(group, member, event);
+  pass(group, index, event);
 }
 
 void warpgroup_product(float* d, int count, uint64_t a, const uint32_t* a_registers, uint64_t b, bool b_mn_major,
                        bool accumulate, bool bfloat16, int line) {
   Warpgroup& group = current_warpgroup(line);
-  const int member = member_of(current_fiber());
+  const int index = index_of(current_fiber());
   const WgmmaOperands operands{2 * count, a, b, a_registers != nullptr, b_mn_major, accumulate, bfloat16};
   bool fresh;
-  WgmmaEvent& event = next_event(group, member, WgmmaStep::kProduct, line, fresh);
+  WgmmaEvent& event = next_event(group, index, WgmmaStep::kProduct, line, fresh);
   if (fresh) {
-    event.operation = begin(group, member, operands, d, line);
+    event.operation = begin(group, index, operands, d, line);
   } else {
     check_equal(operands, event.operation->operands, line);
   }
   WgmmaOperation& operation = *event.operation;
-  pass(group, member, event);
+  pass(group, index, event);
   Accumulators& held = *operation.accumulators;
   if (!operation.chained) {
-    move_out(held, member, d, accumulate, checking(group));
-  } else if (held.d[member] != d) {
+    move_out(held, index, d, accumulate, checking(group));
+  } else if (held.d[index] != d) {
     fail(line, "divergent warpgroup: this thread's accumulators are not those in flight that the others add to");
   }
   if (a_registers != nullptr) {
-    operation.a_registers[member] = a_registers;
-    memcpy(operation.a_values[member], a_registers, sizeof operation.a_values[member]);
+    operation.a_registers[index] = a_registers;
+    memcpy(operation.a_values[index], a_registers, sizeof operation.a_values[index]);
   }
-  ++group.thread_issued[member];
+  ++group.members[index].issued;
   if (++operation.issued == kWarpgroupThreads) finish_issue(group, operation);
 }
 
 void warpgroup_commit(int line) {
   Warpgroup& group = current_warpgroup(line);
-  const int member = member_of(current_fiber());
+  const int index = index_of(current_fiber());
   bool fresh;
-  WgmmaEvent& event = next_event(group, member, WgmmaStep::kCommit, line, fresh);
-  if (fresh) group.commits.push_back(group.logged);
-  pass(group, member, event);
+  WgmmaEvent& event = next_event(group, index, WgmmaStep::kCommit, line, fresh);
+  if (fresh) group.commits.push(group.operations.end());
+  pass(group, index, event);
   scheduling_point();
 }
 
@@ -256,13 +248,13 @@ void warpgroup_wait(int pending, int line) {
   Warpgroup& group = current_warpgroup(line);
   const Fiber& self = current_fiber();
   Worker& worker = *group.block->worker;
-  const int member = member_of(self);
+  const int index = index_of(self);
   bool fresh;
-  WgmmaEvent& event = next_event(group, member, WgmmaStep::kWait, line, fresh);
+  WgmmaEvent& event = next_event(group, index, WgmmaStep::kWait, line, fresh);
   if (fresh) {
     event.pending = pending;
     event.from = group.waited;
-    for (; group.commits.size() > static_cast<size_t>(pending); group.commits.pop_front()) {
+    for (; group.commits.size() > static_cast<uint32_t>(pending); group.commits.pop()) {
       group.waited = group.commits.front();
     }
     event.to = group.waited;
@@ -273,8 +265,8 @@ void warpgroup_wait(int pending, int line) {
   }
   const uint32_t from = event.from;
   const uint32_t to = event.to;
-  pass(group, member, event);
-  const int warp = member / 32;
+  pass(group, index, event);
+  const int warp = index / 32;
   group.arrived[warp] |= 1u << self.lane;
   if (group.arrived[warp] != ~0u) {
     block_fiber("wgmma.wait_group", line);
@@ -290,7 +282,7 @@ void warpgroup_wait(int pending, int line) {
       block_fiber("wgmma.wait_group", line);
     }
   }
-  take_back(group, member, from, to, line);
+  take_back(group, index, from, to, line);
 }
 
 }  // namespace lacuna_simt

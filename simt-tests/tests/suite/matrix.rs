@@ -84,7 +84,7 @@ fn stmatrix_is_the_inverse_of_ldmatrix() {
     // Lane 4r + c holds columns 2c and 2c + 1 of row r.
     let at = |q: usize, row: usize, column: usize| {
         let word = fragments[4 * (4 * row + column / 2) + q];
-        (if column % 2 == 0 { word } else { word >> 16 }) as u16
+        (word >> (16 * (column % 2))) as u16
     };
     let rows = |element: &dyn Fn(usize, usize, usize) -> u16| -> Vec<u32> {
         packed(&(0..256).map(|i| element(i / 64, i / 8 % 8, i % 8)).collect::<Vec<u16>>())

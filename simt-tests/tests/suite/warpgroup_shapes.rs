@@ -20,12 +20,9 @@ struct Shape {
 impl Shape {
     /// As kernels/warpgroup_shapes.cu reads it.
     fn variant(self) -> i64 {
-        self.n as i64 / 8
-            | self.swizzle << 6
-            | i64::from(self.mn_major) << 8
-            | i64::from(self.a_in_registers) << 9
-            | i64::from(self.half) << 10
-            | i64::from(self.accumulate) << 11
+        let flags = [self.mn_major, self.a_in_registers, self.half, self.accumulate];
+        let bits = flags.iter().enumerate().map(|(i, &flag)| i64::from(flag) << (8 + i)).sum::<i64>();
+        self.n as i64 / 8 + (self.swizzle << 6) + bits
     }
 
     fn pattern(self, value: f32) -> u16 {
@@ -73,7 +70,7 @@ fn shapes() -> impl Iterator<Item = Shape> {
                 mn_major: flags & 1 != 0,
                 a_in_registers: flags & 2 != 0,
                 half: flags & 4 != 0,
-                accumulate: (n + swizzle as usize + flags.count_ones() as usize) % 2 == 0,
+                accumulate: (n + swizzle as usize + flags.count_ones() as usize) & 1 == 0,
             })
         })
     })

@@ -1,7 +1,9 @@
 //! The protocol of `wgmma`: one planted bug for each rule, and its correct twin.
 
 use lacuna::bf16;
-use lacuna_simt_tests::{Config, EARLY, Family, Outcome, Run, assert_caught, assert_clean, assert_garbage};
+use lacuna_simt_tests::{
+    Config, EARLY, Family, LATE, MIXED, Outcome, POLICIES, Run, assert_caught, assert_clean, assert_garbage,
+};
 
 const TILE: usize = 64 * 64;
 
@@ -221,6 +223,13 @@ fn two_products_in_flight() {
     };
     assert_clean(&run, &expected);
     assert_caught(&run, &["A registers of the wgmma of line ", " were written while it was in flight"]);
+    // Blocks beside each other on one CPU thread keep their operations apart.
+    let blocks = Run { blocks: 7, ..run.clone() };
+    for (policy, async_mode) in POLICIES.into_iter().zip([LATE, EARLY, MIXED, MIXED]) {
+        let outcome = blocks.run(&Config { resident: 3, async_mode, ..Config::checked(1, policy) });
+        assert_eq!(outcome.failure, None);
+        assert!(outcome.target == expected);
+    }
     let macs = run.run(&Config::checked(1, 0)).counters.mma_macs;
     assert_eq!(macs, 2 * 2 * STEPS as u64 * 64 * 64 * 64);
 }
