@@ -6,9 +6,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "simt/banks.h"
 #include "simt/collective.h"
 #include "simt/error.h"
 #include "simt/memory.h"
+#include "simt/widen.h"
 
 namespace lacuna_simt {
 
@@ -32,32 +34,10 @@ struct MatrixLoad {
   bool transpose;
 };
 
-inline float bits_to_float(uint32_t bits) {
-  float value;
-  memcpy(&value, &bits, 4);
-  return value;
-}
-
-inline float widen_half(uint32_t half) {
-  // The exponent moves from 5 to 8 bits; the product renormalises subnormals exactly.
-  const uint32_t magnitude = (half & 0x7fffu) << 13;
-  const uint32_t sign = (half & 0x8000u) << 16;
-  float value = bits_to_float(magnitude) * 0x1p112f;
-  uint32_t bits;
-  memcpy(&bits, &value, 4);
-  if ((half & 0x7c00u) == 0x7c00u) bits = magnitude | 0x7f800000u;
-  return bits_to_float(bits | sign);
-}
-
 template <bool kBFloat16>
 inline void widen_pair(uint32_t pair, float* low, float* high) {
-  if (kBFloat16) {
-    *low = bits_to_float(pair << 16);
-    *high = bits_to_float(pair & 0xffff0000u);
-  } else {
-    *low = widen_half(pair & 0xffffu);
-    *high = widen_half(pair >> 16);
-  }
+  *low = widen<kBFloat16>(pair & 0xffffu);
+  *high = widen<kBFloat16>(pair >> 16);
 }
 
 constexpr int kMaxSteps = 16;  // k16 steps of one collective: a head dim of 256
@@ -132,23 +112,6 @@ void finish_product(Warp& warp, uint32_t, int line) {
   }
 }
 
-// Extra cycles of reading eight 16-byte rows: rows in the same 16-byte bank group conflict unless they are one row.
-int conflicts(const uint32_t* rows) {
-  uint32_t groups = 0;
-  for (int i = 0; i < 8; ++i) groups |= 1u << (rows[i] >> 4 & 7);
-  if (groups == 0xff) return 0;  // the usual case
-  int in_group[8] = {};
-  int most = 1;
-  for (int i = 0; i < 8; ++i) {
-    bool again = false;
-    for (int j = 0; j < i; ++j) again |= rows[j] == rows[i];
-    if (again) continue;
-    const int count = ++in_group[rows[i] >> 4 & 7];
-    if (count > most) most = count;
-  }
-  return most - 1;
-}
-
 // The row of shared memory that a lane points to.
 inline const unsigned char* row_of(const Warp& warp, int lane, uint32_t address, int line) {
   const Block& block = *warp.block;
@@ -177,7 +140,7 @@ void finish_load(Warp& warp, uint32_t, int line) {
         addresses[row] = lanes[8 * matrix + row]->address[i];
         memcpy(element[row], row_of(warp, 8 * matrix + row, addresses[row], line), 16);
       }
-      extra += static_cast<uint64_t>(conflicts(addresses));
+      extra += static_cast<uint64_t>(bank_conflicts(addresses));
       const int at = 4 * i + matrix;
       for (int row = 0; row < 8; ++row) {
         for (int pair = 0; pair < 4; ++pair) {

@@ -1,9 +1,10 @@
-// ldmatrix and mma.sync: fragment layouts, addresses, bank conflicts, divergence.
+// ldmatrix, stmatrix and mma.sync: fragment layouts, addresses, bank conflicts, divergence.
 #include "common/swizzle.h"
 #include "harness.h"
 #include "ptx/ldmatrix.h"
 #include "ptx/mma.h"
 #include "ptx/shared.h"
+#include "ptx/stmatrix.h"
 
 namespace lacuna_simt {
 
@@ -109,6 +110,38 @@ __global__ void load_address(const TestParams p) {
   target_words(p)[thread_index()] = d[0][0];
 }
 
+// source: 4 words a lane; target: four 8x8 matrices.
+template <bool kTranspose>
+__device__ void store(const TestParams& p) {
+  Matrices& smem = shared<Matrices>();
+  const int lane = thread_index();
+  uint32_t d[4];
+  for (int i = 0; i < 4; ++i) d[i] = source_words(p)[4 * lane + i];
+  stmatrix_x4<kTranspose>(shared_address(smem.element[lane / 8][lane % 8]), d);
+  sync_warp();
+  memcpy(target_words(p) + 4 * lane, smem.element[lane / 8][lane % 8], 16);
+}
+
+__global__ void store_plain(const TestParams p) { store<false>(p); }
+__global__ void store_transposed(const TestParams p) { store<true>(p); }
+
+// Planted: lane 9 gives an address off by 8 bytes (variant 0), behind the arena (1), before it (2).
+template <bool kPlanted>
+__global__ void store_address(const TestParams p) {
+  Matrices& smem = shared<Matrices>();
+  const int lane = thread_index() % 32;
+  uint32_t address = shared_address(smem.element[lane / 8][lane % 8]);
+  if (kPlanted && lane == 9) {
+    if (p.variant == 0) address += 8;
+    if (p.variant == 1) address = shared_address(&smem) + static_cast<uint32_t>(p.smem_bytes);
+    if (p.variant == 2) address = shared_address(&smem) - 16;
+  }
+  const uint32_t d[4] = {};
+  stmatrix_x4<false>(address, d);
+  sync_threads();
+  target_words(p)[thread_index()] = smem.element[lane / 8][0][0];
+}
+
 struct Tile {
   uint16_t element[64 * 64];
 };
@@ -133,6 +166,17 @@ __global__ void conflicts(const TestParams p) {
   for (int i = 0; i < 8; ++i) target_words(p)[8 * lane + i] = d[i][0];
 }
 
+// One x4 store into a [32][64] tile whose rows are 128 bytes. Variant 0: rows as they lie; 1: swizzled.
+__global__ void store_conflicts(const TestParams p) {
+  Tile& smem = shared<Tile>();
+  const int lane = thread_index();
+  const uint32_t d[4] = {};
+  const int at = p.variant == 1 ? swizzled<64>(lane, 3) : 64 * lane + 24;
+  stmatrix_x4<false>(shared_address(&smem.element[at]), d);
+  sync_warp();
+  target_words(p)[lane] = smem.element[at];
+}
+
 // Planted: half of the warp comes to a product at another line.
 template <bool kPlanted>
 __global__ void divergent_product(const TestParams p) {
@@ -155,7 +199,11 @@ const TestKernel kKernels[] = {
     {"load_plain", nullptr, start<load_plain>},
     {"load_transposed", nullptr, start<load_transposed>},
     {"load_address", start<load_address<true>>, start<load_address<false>>},
+    {"store_plain", nullptr, start<store_plain>},
+    {"store_transposed", nullptr, start<store_transposed>},
+    {"store_address", start<store_address<true>>, start<store_address<false>>},
     {"conflicts", nullptr, start<conflicts>},
+    {"store_conflicts", nullptr, start<store_conflicts>},
     {"divergent_product", start<divergent_product<true>>, start<divergent_product<false>>},
 };
 

@@ -17,6 +17,8 @@ pub enum Family {
     Mbarriers,
     NamedBarriers,
     Registers,
+    Warpgroups,
+    WarpgroupShapes,
 }
 
 /// Where buffers meet a page that faults.
@@ -127,6 +129,8 @@ impl Run {
             Family::Mbarriers => simt_test_mbarriers,
             Family::NamedBarriers => simt_test_named_barriers,
             Family::Registers => simt_test_registers,
+            Family::Warpgroups => simt_test_warpgroups,
+            Family::WarpgroupShapes => simt_test_warpgroup_shapes,
         };
         let name = CString::new(self.name).expect("a name");
         // SAFETY: buffers and stream outlive the launch, which is synchronous; what a planted bug touches outside of
@@ -227,7 +231,9 @@ families!(
     simt_test_limits,
     simt_test_mbarriers,
     simt_test_named_barriers,
-    simt_test_registers
+    simt_test_registers,
+    simt_test_warpgroups,
+    simt_test_warpgroup_shapes
 );
 
 unsafe extern "C" {

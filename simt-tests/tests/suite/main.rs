@@ -13,3 +13,5 @@ mod memory;
 mod named_barriers;
 mod registers;
 mod schedules;
+mod warpgroup_shapes;
+mod warpgroups;

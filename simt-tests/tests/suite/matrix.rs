@@ -1,4 +1,4 @@
-//! `ldmatrix` and `mma.sync`: fragment layouts against a scalar model, addresses, bank conflicts.
+//! `ldmatrix`, `stmatrix` and `mma.sync`: fragment layouts against a scalar model, addresses, bank conflicts.
 
 use lacuna::{bf16, f16};
 use lacuna_simt_tests::{Config, Family, Run, assert_caught, assert_clean};
@@ -79,6 +79,33 @@ fn ldmatrix_fragments() {
 }
 
 #[test]
+fn stmatrix_is_the_inverse_of_ldmatrix() {
+    let fragments: Vec<u32> = (0..128).map(|i| (2 * i + 1) << 16 | (2 * i)).collect();
+    // Lane 4r + c holds columns 2c and 2c + 1 of row r.
+    let at = |q: usize, row: usize, column: usize| {
+        let word = fragments[4 * (4 * row + column / 2) + q];
+        (word >> (16 * (column % 2))) as u16
+    };
+    let rows = |element: &dyn Fn(usize, usize, usize) -> u16| -> Vec<u32> {
+        packed(&(0..256).map(|i| element(i / 64, i / 8 % 8, i % 8)).collect::<Vec<u16>>())
+    };
+    let store = |name| Run { source: fragments.clone(), target_words: 128, ..run(name) };
+    assert_clean(&store("store_plain"), &rows(&at));
+    assert_clean(&store("store_transposed"), &rows(&|q, row, column| at(q, column, row)));
+}
+
+#[test]
+fn stmatrix_addresses() {
+    let run = Run { threads: 64, target_words: 64, ..run("store_address") };
+    assert_clean(&run, &[0; 64]);
+    let with = |variant| Run { variant, ..run.clone() };
+    let lane = "lane 9), line ";
+    assert_caught(&with(0), &[lane, "stmatrix: shared address 0x98 is not 16-byte aligned"]);
+    assert_caught(&with(1), &[lane, "stmatrix: shared address 0x2000 + 16 lies outside the block's 8192 bytes"]);
+    assert_caught(&with(2), &[lane, "stmatrix: shared address", "lies outside the block's 8192 bytes"]);
+}
+
+#[test]
 fn ldmatrix_addresses() {
     let run = Run { threads: 64, target_words: 64, source: vec![0; 64], ..run("load_address") };
     assert_clean(&run, &[0; 64]);
@@ -97,6 +124,15 @@ fn bank_conflicts_are_counted_exactly() {
         assert_eq!(outcome.failure, None);
         assert_eq!(outcome.counters.bank_conflicts, extra, "variant {variant}");
         assert_clean(&run, &outcome.target);
+    }
+}
+
+#[test]
+fn bank_conflicts_of_stmatrix() {
+    for (variant, extra) in [(0, 4 * 7), (1, 0)] {
+        let run = Run { variant, ..run("store_conflicts") };
+        assert_eq!(run.run(&Config::checked(1, 0)).counters.bank_conflicts, extra, "variant {variant}");
+        assert_clean(&run, &[0; 32]);
     }
 }
 
