@@ -16,12 +16,15 @@ fn hopper(shape: AttentionShape, mask: Mask) -> Case {
 /// Streams of the devices that have Hopper instructions.
 fn hopper_streams(seed: u64) -> Vec<Stream> {
     let case = hopper(shape(1, (1, 1), (64, 64), 64), Mask::FULL);
-    let serves = |stream: &Stream| {
-        match attention::kernel(stream.device(), &case.shape, &case.options(None), &BlockPlan::dense()) {
-            Ok(_) => true,
-            Err(Error::NoKernel { .. }) => false,
-            Err(error) => panic!("{error}"),
-        }
+    let serves = |stream: &Stream| match attention::kernel(
+        stream.device(),
+        &case.shape,
+        &case.options(None),
+        &BlockPlan::dense(),
+    ) {
+        Ok(_) => true,
+        Err(Error::NoKernel { .. }) => false,
+        Err(error) => panic!("{error}"),
     };
     streams(seed).into_iter().filter(serves).collect()
 }
@@ -54,7 +57,8 @@ fn random_plan(
 fn the_tile_table_says_which_rows_share_a_tile() {
     let stream = simt();
     let device = stream.device();
-    let lists = |size, heads| random_plan(&stream, &hopper(shape(1, (8, 2), (256, 256), 64), Mask::FULL), size, heads, 0.5).0;
+    let lists =
+        |size, heads| random_plan(&stream, &hopper(shape(1, (8, 2), (256, 256), 64), Mask::FULL), size, heads, 0.5).0;
     let tile = |plan: &BlockPlan| {
         let case = hopper(shape(1, (8, 2), (256, 256), 64), Mask::FULL);
         let info = attention::kernel(device, &case.shape, &case.options(None), plan).unwrap();
@@ -131,7 +135,8 @@ fn formulas() {
                     let case = hopper(shape(2, (4, 2), (200, 690), 64), Mask::CAUSAL);
                     let plan = BlockPlan::formula(formula, BlockSize::square(size), heads, absolute).unwrap();
                     let blocks =
-                        BlockMask::from_formula(&case.shape, &case.mask, &formula, heads, size, size, absolute).unwrap();
+                        BlockMask::from_formula(&case.shape, &case.mask, &formula, heads, size, size, absolute)
+                            .unwrap();
                     let outcome = case.run::<bf16>(&stream, &plan).unwrap();
                     case.compare::<bf16>(&outcome, &blocks.visibility(&case.shape, &case.mask))
                         .unwrap_or_else(|text| panic!("{formula:?} {size}: {text}"));
