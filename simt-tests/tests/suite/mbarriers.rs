@@ -34,7 +34,8 @@ fn ring(tiles: usize, variant: i64) -> Run {
 
 fn ring_sums(run: &Run) -> Vec<u32> {
     let sums: Vec<u32> = run.source.chunks(4).map(|words| words.iter().sum()).collect();
-    let seen = |tile: usize, thread: usize| run.variant != SECOND_SKIPS || tile.is_multiple_of(2) || thread < CONSUMERS / 2;
+    let seen =
+        |tile: usize, thread: usize| run.variant != SECOND_SKIPS || tile.is_multiple_of(2) || thread < CONSUMERS / 2;
     (0..run.count as usize)
         .flat_map(|tile| (0..CONSUMERS).map(move |thread| (tile, thread)))
         .map(|(tile, thread)| if seen(tile, thread) { sums[32 * tile + thread % 32] } else { 0 })
