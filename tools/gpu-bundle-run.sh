@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Runs lacuna's suite on this machine's GPU; the results also go to results.txt beside this script.
 # Usage: ./run.sh [TEST FILTER]   Without a driver it still runs, on the SIMT host, and says so.
-# Tests compare the GPU, the SIMT host and the f64 reference; compute-sanitizer runs where it is installed; the timings
-# go to timings.jsonl.
+# Tests compare the GPU, the SIMT host and the f64 reference; compute-sanitizer runs where it is installed (its findings:
+# sanitizer-*.txt); the timings go to timings.jsonl.
 set -uo pipefail
 
 cd "$(dirname "$0")"
@@ -26,11 +26,15 @@ run "lacuna info" ./lacuna info
 run "every kernel against the reference" ./lacuna check
 run "suite" ./suite "$@"
 if command -v compute-sanitizer >/dev/null && [[ $gpu_line != *none* ]]; then
-  # One shape and one layout are enough to see a bad access; the whole suite would take hours under it.
+  # The GPU alone, and one thread: the tools would slow the SIMT host down and have nothing to see there. The whole suite
+  # would take hours; these tests start every kernel, with every mask, plan, sharing of rows and page size.
+  export LACUNA_TEST_DEVICES=cuda
   for tool in memcheck racecheck synccheck initcheck; do
-    run "compute-sanitizer $tool" compute-sanitizer --tool "$tool" --error-exitcode 1 ./suite --test-threads 1 \
-      head_dims masks_of_all softcaps splits
+    run "compute-sanitizer $tool" timeout 1200 compute-sanitizer --tool "$tool" --error-exitcode 1 \
+      --log-file "sanitizer-$tool.txt" ./suite --test-threads 1 forward:: options:: paged:: hopper::every_way \
+      hopper::ragged hopper::formulas hopper::splits
   done
+  unset LACUNA_TEST_DEVICES
 fi
 run "timings" ./suite --ignored --nocapture timings
 grep '^{' results.txt >timings.jsonl

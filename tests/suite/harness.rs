@@ -15,8 +15,13 @@ pub fn simt(seed: u64) -> Stream {
 }
 
 /// Every device of this machine: the checking SIMT host, and the GPU if there is one. The summary says if there is none.
+/// `LACUNA_TEST_DEVICES=cuda`: the GPU alone, for tools that watch it and slow everything else down.
 pub fn streams(seed: u64) -> Vec<Stream> {
     static SAID: Once = Once::new();
+    let cuda_only = std::env::var("LACUNA_TEST_DEVICES").is_ok_and(|devices| devices == "cuda");
+    if cuda_only {
+        return vec![Device::cuda(0).unwrap().new_stream().unwrap()];
+    }
     let mut streams = vec![simt(seed)];
     match Device::cuda(0) {
         Ok(device) => streams.push(device.new_stream().unwrap()),
