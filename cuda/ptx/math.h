@@ -89,6 +89,15 @@ __device__ __forceinline__ float tanh_exact(float x) {
   return 1.0f - 2.0f * rcp(1.0f + ex2(2.8853900817779268f * x));
 }
 
+// a * b, rounded: never fused with what follows.
+__device__ __forceinline__ float product(float a, float b) {
+#if LACUNA_SIMT
+  return a * b;
+#else
+  return __fmul_rn(a, b);
+#endif
+}
+
 // a * b + c, rounded once.
 __device__ __forceinline__ float fused(float a, float b, float c) {
 #if LACUNA_SIMT

@@ -302,6 +302,17 @@ fn devices_and_families_agree() {
 }
 
 #[test]
+fn huge_logits() {
+    // Up to 2^24 an exponential is one fused multiply-add; beyond, its rounding would show.
+    for scale in [1e3, 1e6, 1e7, 1e12, 1e30] {
+        for stream in streams(5) {
+            let case = Case { scale: Some(scale), ..Case::new(shape(1, (2, 1), (100, 200), 64), Mask::CAUSAL) };
+            case.check::<bf16>(&stream, &BlockPlan::dense());
+        }
+    }
+}
+
+#[test]
 fn rows_that_tma_cannot_address_go_to_the_portable_kernel() {
     let case = Case { storage: [Storage::Odd; 4], ..Case::new(shape(1, (4, 2), (150, 200), 64), Mask::CAUSAL) };
     for stream in streams(3) {
