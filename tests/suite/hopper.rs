@@ -2,9 +2,10 @@
 //! the portable one. The suites for plans, options and paging run on it as well, wherever it serves their requests.
 
 use crate::harness::{Case, Outcome, Storage, shape, streams, uniform};
+use crate::pages::Pages;
 use lacuna::{
-    AttentionShape, BlockFormula, BlockMask, BlockPlan, BlockSize, Device, Error, KernelFamily, Mask, SimtAsync,
-    SimtConfig, SimtPolicy, Stream, attention, bf16, f16,
+    AttentionShape, BlockFormula, BlockMask, BlockPlan, BlockSize, Device, Error, ForwardOptions, KernelFamily, Mask,
+    SimtAsync, SimtConfig, SimtPolicy, Stream, attention, bf16, f16,
 };
 
 const SIZES: [(usize, usize); 4] = [(64, 64), (64, 128), (128, 64), (128, 128)];
@@ -270,6 +271,35 @@ fn every_schedule_gives_the_same_bits_and_counts_union() {
 fn every_schedule_gives_the_same_bits_and_counts_paired_heads() {
     let case = Case { splits: 2, ..hopper(shape(1, (4, 2), (190, 400), 64), Mask::FULL) };
     same_everywhere(&case, |stream| random_plan(stream, &case, (64, 128), 2, 0.5).0);
+}
+
+#[test]
+fn every_schedule_gives_the_same_bits_and_counts_gathered() {
+    let case = hopper(shape(1, (2, 1), (150, 300), 64), Mask::CAUSAL);
+    let pages = Some(Pages::shuffled(&case.shape, 16, 1, 5));
+    let case = Case { pages, ..case };
+    same_everywhere(&case, |stream| random_plan(stream, &case, (64, 64), 2, 0.6).0);
+}
+
+#[test]
+fn pages_of_whole_boxes_come_by_tma_and_smaller_ones_are_gathered() {
+    for (size, name) in [
+        (16, "sm90_forward_gather_d128_bf16"),
+        (96, "sm90_forward_gather_d128_bf16"),
+        (64, "sm90_forward_d128_bf16"),
+        (192, "sm90_forward_d128_bf16"),
+    ] {
+        for stream in hopper_streams(size as u64) {
+            let case = hopper(shape(2, (4, 2), (130, 333), 128), Mask::CAUSAL);
+            let case = Case { pages: Some(Pages::shuffled(&case.shape, size, 2, 9)), ..case };
+            let pages = case.pages.as_ref().unwrap();
+            let table = pages.table(&stream, &case.shape);
+            let options = ForwardOptions { paged: Some(pages.of(&table)), ..case.options(None) };
+            let info = attention::kernel(stream.device(), &case.shape, &options, &BlockPlan::dense()).unwrap();
+            assert_eq!(info.name, name);
+            case.check::<bf16>(&stream, &BlockPlan::dense());
+        }
+    }
 }
 
 /// Every kernel that serves a case, on every device: within the bound of the reference, and of each other.
