@@ -23,9 +23,9 @@ constexpr float kSmallOffset = 16777216.0f;
 // Turns scores into exp2(factor * (score - maximum)) in place, updates the state, and returns in `rescale` what the
 // output rows accumulated so far must be multiplied with. factor > 0.
 //
-// An exponential is one fused multiply-add and one ex2: exp2(factor * score - offset), offset = factor * maximum rounded.
-// That is as good as the maximum itself, as long as everything uses the same offset. Its rounding error is a constant
-// of the row that grows with it; where it could make exponentials overflow, the difference is taken first.
+// An exponential is one fused multiply-add and one ex2: exp2(factor * score - offset), offset = factor * maximum
+// rounded. That is as good as the maximum itself, as long as everything uses the same offset. Its rounding error is a
+// constant of the row that grows with it; where it could make exponentials overflow, the difference is taken first.
 template <int kCount>
 __device__ __forceinline__ void softmax_step(float (&scores)[kCount], float factor, RowState& state,
                                              float (&rescale)[2]) {

@@ -367,12 +367,20 @@ fn what_it_does_not_serve_is_said() {
     let (plan, _) = random_plan(&stream, &case, (32, 64), 1, 0.5);
     let error = case.run::<bf16>(&stream, &plan).unwrap_err();
     assert!(error.to_string().contains("blocks of 64 or 128"), "{error}");
-    for case in [Case { softcap: Some(20.0), ..case.clone() }, Case { scale: Some(-0.1), ..case.clone() }] {
-        let error = case.run::<bf16>(&stream, &BlockPlan::dense()).unwrap_err();
-        assert!(error.to_string().contains("a positive scale and no softcap"), "{error}");
-        let auto = Case { family: KernelFamily::Auto, ..case };
-        let info = attention::kernel(stream.device(), &auto.shape, &auto.options(None), &BlockPlan::dense()).unwrap();
-        assert_eq!(info.family, KernelFamily::Portable);
+}
+
+#[test]
+fn softcaps_and_scales() {
+    for (softcap, scale) in [(Some(20.0), None), (Some(1.0), Some(2.0)), (None, Some(-0.1)), (None, Some(0.0))] {
+        for dim in [64, 128] {
+            for stream in hopper_streams(dim as u64) {
+                let case = Case { softcap, scale, ..hopper(shape(1, (4, 2), (200, 330), dim), Mask::CAUSAL) };
+                case.check::<bf16>(&stream, &BlockPlan::dense());
+                let (plan, blocks) = random_plan(&stream, &case, (64, 64), 4, 0.4);
+                let outcome = case.run::<f16>(&stream, &plan).unwrap();
+                case.compare::<f16>(&outcome, &blocks.visibility(&case.shape, &case.mask)).unwrap();
+            }
+        }
     }
 }
 

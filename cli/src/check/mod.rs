@@ -118,7 +118,7 @@ impl Tally {
 impl std::fmt::Display for Tally {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match (self.passed, self.failed) {
-            (0, 0) => f.write_str("not built"),
+            (0, 0) => f.write_str("not served"),
             (passed, 0) => write!(f, "{passed}/{passed} {:.2}", self.worst),
             (passed, failed) => write!(f, "{passed}/{} FAILED", passed + failed),
         }

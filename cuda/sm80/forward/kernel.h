@@ -7,6 +7,7 @@
 
 #include "common/online_softmax.h"
 #include "common/row_result.h"
+#include "common/score_rule.h"
 #include "ptx/ldmatrix.h"
 #include "ptx/mma.h"
 #include "sm80/forward/args.h"
@@ -15,26 +16,6 @@
 
 namespace LACUNA_NS {
 namespace sm80 {
-
-// How raw products become scores: scores * factor are logits in log2 units, factor > 0.
-struct ScoreRule {
-  float scale;    // applied to the product when `transform`
-  float softcap;  // > 0: capped
-  bool transform;
-  float factor;
-};
-
-__device__ __forceinline__ ScoreRule score_rule(const lacuna_forward_params& p) {
-  // Without a cap and with a positive scale the multiplication is folded into the exponential.
-  const bool transform = p.softcap > 0.0f || !(p.scale > 0.0f);
-  return ScoreRule{p.scale, p.softcap, transform, transform ? kLog2E : p.scale * kLog2E};
-}
-
-__device__ __forceinline__ float transformed(const ScoreRule& rule, float product) {
-  const float logit = product * rule.scale;
-  if (!(rule.softcap > 0.0f)) return logit;
-  return rule.softcap * tanh_exact(logit * rcp(rule.softcap));
-}
 
 // The call row of this lane's fragment row r: (g) and (g + 8) of the warp's 16.
 __device__ __forceinline__ int fragment_row(int warp_row, int r) { return warp_row + thread_index() % 32 / 4 + 8 * r; }

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "common/online_softmax.h"
+#include "common/score_rule.h"
 #include "ptx/cvt.h"
 #include "ptx/wgmma.h"
 #include "sm90/forward/tile_table.h"
@@ -56,6 +57,14 @@ template <int kCount>
 __device__ __forceinline__ void scale_rows(float (&o)[kCount], const float (&factor)[2]) {
 #pragma unroll
   for (int i = 0; i < kCount; ++i) o[i] *= factor[i / 2 % 2];
+}
+
+template <class Traits, int kCount>
+__device__ __forceinline__ void transform_scores(float (&s)[kCount], const ScoreRule& rule) {
+  if constexpr (Traits::kTransform) {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) s[i] = transformed(rule, s[i]);
+  }
 }
 
 // Hides the pairs of a box that the mask hides, and keys of missing pieces. s: products with its 64 keys.

@@ -20,7 +20,7 @@ struct Consumer {
   const int warpgroup;  // of the consumers
   const int warp;       // of the warpgroup
   const int lane;
-  const float factor;  // products * factor are logits in log2 units
+  const ScoreRule rule;
   Ring<Traits::kStages> ring;
   RowState state;
   float o[kDim / 2];
@@ -58,7 +58,8 @@ struct Consumer {
     wgmma_wait<0>();
     wgmma_registers(s);
     release(smem.k_empty[ring.stage]);
-    softmax_step(s, factor, state, rescale);
+    transform_scores<Traits>(s, rule);
+    softmax_step(s, rule.factor, state, rescale);
     pack_probabilities<T>(s, p);
     scale_rows(o, rescale);
     bool last = tile.last();
@@ -73,7 +74,8 @@ struct Consumer {
       wgmma_wait<1>();
       wgmma_registers(s);
       release(smem.k_empty[ahead.stage]);
-      softmax_step(s, factor, state, rescale);
+      transform_scores<Traits>(s, rule);
+      softmax_step(s, rule.factor, state, rescale);
       // This wait for the next tile stands here to keep the softmax before the wait below: without a branch between
       // them ptxas 13.0 moves that wait up, and nothing overlaps.
       last = tile.last();
@@ -110,11 +112,12 @@ struct Consumer {
       query_key<Traits, kBoxKeys>(s, q, shared_address(smem.k[stage]) + box * kBoxBytes);
       wgmma_wait<0>();
       wgmma_registers(s);
+      transform_scores<Traits>(s, rule);
       if (tile.masked(box, warpgroup)) {
         const int key = box == 0 ? tile.key[0] : tile.key[1];  // an index would put the tile into local memory
         mask_box(s, args.params, first_row + warp * 16 + lane / 4, key, tile.missing(box));
       }
-      softmax_step(s, factor, state, rescale);
+      softmax_step(s, rule.factor, state, rescale);
       pack_probabilities<T>(s, p);
       scale_rows(o, rescale);
       probability_value<Traits, kBoxKeys>(o, p, shared_address(smem.v[stage]) + box * kBoxBytes);
@@ -153,7 +156,7 @@ struct Consumer {
           last = tile.whole(warpgroup) ? whole_tiles(q, tile) : boxes(q, tile, first_row);
         }
       }
-      write_rows<Traits>(args, work, q, warpgroup, warp, lane, factor, state, o);
+      write_rows<Traits>(args, work, q, warpgroup, warp, lane, rule.factor, state, o);
       // Every lane has read the item.
       sync_warp();
       release(smem.q_empty[buffer]);

@@ -94,10 +94,16 @@ int32_t forward_with(const char* name, const lacuna_forward_params& p, void* str
   return launch<forward_kernel<Traits>>(name, blocks, kThreads, sizeof(typename Traits::Shared), stream, args);
 }
 
+template <int kHeadDim, bool kGather, class T>
+int32_t forward_of_type(const char* name, const lacuna_forward_params& p, void* stream) {
+  if (needs_transform(p)) return forward_with<ForwardTraits<kHeadDim, T, kGather, true>>(name, p, stream);
+  return forward_with<ForwardTraits<kHeadDim, T, kGather, false>>(name, p, stream);
+}
+
 template <int kHeadDim, bool kGather>
 int32_t forward_of(const char* f16_name, const char* bf16_name, const lacuna_forward_params& p, void* stream) {
-  if (p.shape.dtype == LACUNA_F16) return forward_with<ForwardTraits<kHeadDim, Half, kGather>>(f16_name, p, stream);
-  return forward_with<ForwardTraits<kHeadDim, BFloat16, kGather>>(bf16_name, p, stream);
+  if (p.shape.dtype == LACUNA_F16) return forward_of_type<kHeadDim, kGather, Half>(f16_name, p, stream);
+  return forward_of_type<kHeadDim, kGather, BFloat16>(bf16_name, p, stream);
 }
 
 }  // namespace sm90

@@ -43,9 +43,9 @@ __global__ void __launch_bounds__(kThreads, 1) forward_kernel(const __grid_const
     }
   } else {
     take_registers<kConsumerRegisters>();
-    const lacuna_forward_params& p = args.params;
     const int consumer = warp - kWarpgroupThreads / 32;
-    Consumer<Traits> work{args, smem, consumer / 4, consumer % 4, thread_index() % 32, p.scale * kLog2E, {}, {}, {}};
+    Consumer<Traits> work{args, smem, consumer / 4, consumer % 4, thread_index() % 32, score_rule(args.params), {},
+                          {},   {}};
     work.run();
   }
 }

@@ -27,7 +27,6 @@ inline const char* refuses(const lacuna_forward_params& p) {
   if (!every_block && (p.plan.block_q % kWarpgroupRows != 0 || p.plan.block_k % kBoxKeys != 0)) {
     return "blocks of 64 or 128 queries and keys";
   }
-  if (p.softcap > 0.0f || !(p.scale > 0.0f)) return "a positive scale and no softcap";
   if (!tma_can_address(p.q, p.q_stride) || !tma_can_address(p.k, p.k_stride) || !tma_can_address(p.v, p.v_stride) ||
       (p.splits == 1 && !tma_can_address(p.out, p.out_stride))) {
     return "rows of q, k, v and out that start at multiples of 16 bytes, and positive strides below 2^39 elements";
@@ -42,8 +41,8 @@ inline void describe(const lacuna_forward_params& p, lacuna_forward_config* conf
   config->heads = sharing(p) == Sharing::kHeads ? 2 : 1;
   config->schedule_q = kTileRows / config->heads;
   config->threads = kThreads;
-  config->smem_bytes = p.shape.head_dim == 64 ? sizeof(ForwardTraits<64, Half, false>::Shared)
-                                              : sizeof(ForwardTraits<128, Half, false>::Shared);
+  config->smem_bytes = p.shape.head_dim == 64 ? sizeof(ForwardTraits<64, Half, false, false>::Shared)
+                                              : sizeof(ForwardTraits<128, Half, false, false>::Shared);
   snprintf(config->kernel, sizeof config->kernel, "sm90_forward_%sd%d_%s", needs_gather(p.shape) ? "gather_" : "",
            p.shape.head_dim, p.shape.dtype == LACUNA_F16 ? "f16" : "bf16");
 }

@@ -42,11 +42,12 @@ inline Sharing sharing(const lacuna_forward_params& p) {
   return p.plan.block_q == 64 && !formula_for_all && pairs ? Sharing::kHeads : Sharing::kRows;
 }
 
-template <int kHeadDim_, class T, bool kGather_>
+template <int kHeadDim_, class T, bool kGather_, bool kTransform_>
 struct ForwardTraits {
   using Element = T;
   static constexpr int kHeadDim = kHeadDim_;
-  static constexpr bool kGather = kGather_;  // K and V rows are gathered by cp.async, else boxes come by TMA
+  static constexpr bool kGather = kGather_;        // K and V rows are gathered by cp.async, else boxes come by TMA
+  static constexpr bool kTransform = kTransform_;  // a softcap, or a scale that is not positive
   static constexpr ForwardTile kTile = forward_tile(kHeadDim);
   static constexpr int kStages = kTile.stages;
   static constexpr int kQueryBuffers = kTile.query_buffers;
