@@ -3,7 +3,7 @@
 
 #include "ptx/launch.h"
 #if LACUNA_SIMT
-#include "simt/tma.h"
+#include "simt/tensor_box.h"
 #else
 #include <cuda.h>
 #endif
@@ -12,39 +12,41 @@ namespace LACUNA_NS {
 
 namespace {
 
-int span_bytes(Swizzle swizzle) {
-  switch (swizzle) {
-    case Swizzle::kSwizzle32:
-      return 32;
-    case Swizzle::kSwizzle64:
-      return 64;
-    case Swizzle::kSwizzle128:
-      return 128;
-    default:
-      return 512;
-  }
-}
+constexpr uint32_t kElementBytes = 2;
+// Bytes after which the pattern of a swizzle repeats in a row; 0: no swizzle, no bound.
+constexpr uint32_t kSpanBytes[] = {0, 32, 64, 128};
 
-int32_t check(const TensorMapSpec& s) {
-  const auto wrong = [](const char* what, int dimension, uint64_t got) {
-    return set_error(LACUNA_INVALID_ARGUMENT, "tensor map: %s of dimension %d, got %llu", what, dimension,
-                     static_cast<unsigned long long>(got));
-  };
-  if (s.rank < 1 || s.rank > kMaxTensorRank)
-    return wrong("rank must be 1 to 5; rank", 0, static_cast<uint64_t>(s.rank));
-  if (reinterpret_cast<uintptr_t>(s.base) % 16 != 0) {
-    return wrong("the address must be a multiple of 16; address", 0, reinterpret_cast<uintptr_t>(s.base));
+// What cuTensorMapEncodeTiled would refuse with a number only.
+int32_t check(const TensorMapSpec& spec) {
+  if (spec.rank < 1 || spec.rank > kMaxTensorRank) {
+    return set_error(LACUNA_INVALID_ARGUMENT, "tensor map: rank %d, not 1 to %d", spec.rank, kMaxTensorRank);
   }
-  for (int i = 0; i < s.rank; ++i) {
-    if (s.dims[i] < 1 || s.dims[i] > uint64_t{1} << 32) return wrong("size must be in 1..=2^32", i, s.dims[i]);
-    if (s.box[i] < 1 || s.box[i] > 256) return wrong("box must be in 1..=256", i, s.box[i]);
-    if (i > 0 && (s.stride_bytes[i] % 16 != 0 || s.stride_bytes[i] >= uint64_t{1} << 40)) {
-      return wrong("stride must be a multiple of 16 bytes below 2^40", i, s.stride_bytes[i]);
+  if (reinterpret_cast<uintptr_t>(spec.base) % 16 != 0) {
+    return set_error(LACUNA_INVALID_ARGUMENT, "tensor map: address %p is not 16-byte aligned", spec.base);
+  }
+  for (int i = 0; i < spec.rank; ++i) {
+    if (spec.dims[i] < 1 || spec.dims[i] > uint64_t{1} << 32) {
+      return set_error(LACUNA_INVALID_ARGUMENT, "tensor map: dimension %d has %llu elements, not 1 to 2^32", i,
+                       static_cast<unsigned long long>(spec.dims[i]));
+    }
+    if (spec.box[i] < 1 || spec.box[i] > 256) {
+      return set_error(LACUNA_INVALID_ARGUMENT, "tensor map: the box has %u elements in dimension %d, not 1 to 256",
+                       spec.box[i], i);
+    }
+    if (i > 0 && (spec.stride_bytes[i] % 16 != 0 || spec.stride_bytes[i] >= uint64_t{1} << 40)) {
+      return set_error(LACUNA_INVALID_ARGUMENT,
+                       "tensor map: the stride of dimension %d is %llu bytes, not a multiple of 16 below 2^40", i,
+                       static_cast<unsigned long long>(spec.stride_bytes[i]));
     }
   }
-  const uint32_t row = s.box[0] * 2;
-  if (row % 16 != 0 || row > static_cast<uint32_t>(span_bytes(s.swizzle))) {
-    return wrong("a row of the box must be a multiple of 16 bytes within the swizzle's span; bytes", 0, row);
+  const uint32_t row = spec.box[0] * kElementBytes;
+  const uint32_t span = kSpanBytes[static_cast<int>(spec.swizzle)];
+  if (row % 16 != 0) {
+    return set_error(LACUNA_INVALID_ARGUMENT, "tensor map: a row of the box has %u bytes, not a multiple of 16", row);
+  }
+  if (span > 0 && row > span) {
+    return set_error(LACUNA_INVALID_ARGUMENT, "tensor map: a row of the box has %u bytes, the swizzle spans %u", row,
+                     span);
   }
   return LACUNA_OK;
 }
@@ -61,7 +63,7 @@ int32_t encode_tensor_map(TensorMap* map, const TensorMapSpec& spec) {
 
 #else
 
-static_assert(sizeof(TensorMap) == sizeof(CUtensorMap) && alignof(TensorMap) == alignof(CUtensorMap),
+static_assert(sizeof(TensorMap) == sizeof(CUtensorMap) && alignof(TensorMap) >= alignof(CUtensorMap),
               "the same object");
 
 namespace {

@@ -97,7 +97,7 @@ unsigned char* shared_pointer(uint32_t address, uint32_t bytes, uint32_t align, 
 namespace {
 
 // What an access of `bytes` bytes at `at` breaks, or "" when it is within a buffer, or in memory unknown here.
-void describe_access(uintptr_t at, size_t bytes, char* text, size_t text_bytes) {
+void describe_access(const char* verb, uintptr_t at, size_t bytes, char* text, size_t text_bytes) {
   text[0] = 0;
   const std::shared_lock<std::shared_mutex> guard(buffers_lock());
   const auto after = buffers().upper_bound(at);
@@ -108,17 +108,17 @@ void describe_access(uintptr_t at, size_t bytes, char* text, size_t text_bytes) 
     const uintptr_t reach =
         owned ? reinterpret_cast<uintptr_t>(buffer.mapping) + buffer.mapping_bytes + guard_bytes() : round_up(end, 16);
     if (at < end && end - at < bytes) {
-      snprintf(text, text_bytes, "reads bytes %zu to %zu of a buffer of %zu bytes", static_cast<size_t>(at - base),
+      snprintf(text, text_bytes, "%s bytes %zu to %zu of a buffer of %zu bytes", verb, static_cast<size_t>(at - base),
                static_cast<size_t>(at - base) + bytes, buffer.bytes);
     } else if (at >= end && at < reach) {
-      snprintf(text, text_bytes, "reads %zu bytes past the end of a buffer of %zu bytes", static_cast<size_t>(at - end),
-               buffer.bytes);
+      snprintf(text, text_bytes, "%s %zu bytes past the end of a buffer of %zu bytes", verb,
+               static_cast<size_t>(at - end), buffer.bytes);
     }
     if (at < reach) return;
   }
   if (after == buffers().end() || after->second.mapping == nullptr) return;
   if (at >= reinterpret_cast<uintptr_t>(after->second.mapping) - guard_bytes()) {
-    snprintf(text, text_bytes, "reads %zu bytes before the start of a buffer of %zu bytes",
+    snprintf(text, text_bytes, "%s %zu bytes before the start of a buffer of %zu bytes", verb,
              static_cast<size_t>(after->first - at), after->second.bytes);
   }
 }
@@ -134,7 +134,13 @@ unsigned char* first_written(unsigned char* from, unsigned char* to) {
 void check_source(const void* source, size_t bytes, const char* what, int line) {
   char text[128];
   // `fail` never comes back to unlock: the registry is asked in a function of its own.
-  describe_access(reinterpret_cast<uintptr_t>(source), bytes, text, sizeof text);
+  describe_access("reads", reinterpret_cast<uintptr_t>(source), bytes, text, sizeof text);
+  if (text[0] != 0) fail(line, "%s %s", what, text);
+}
+
+void check_destination(const void* destination, size_t bytes, const char* what, int line) {
+  char text[128];
+  describe_access("writes", reinterpret_cast<uintptr_t>(destination), bytes, text, sizeof text);
   if (text[0] != 0) fail(line, "%s %s", what, text);
 }
 

@@ -23,8 +23,9 @@ size_t guard_bytes();
 void* map_guarded(size_t bytes);
 void unmap_guarded(void* pointer, size_t bytes);
 
-// In a checking launch: fails if [source, source + bytes) runs over an end of a registered buffer.
+// In a checking launch: fail if the range runs over an end of a registered buffer.
 void check_source(const void* source, size_t bytes, const char* what, int line);
+void check_destination(const void* destination, size_t bytes, const char* what, int line);
 // After a checking launch: false, with the reason, if somebody wrote beside a guarded buffer without reaching its
 // guard. Only buffers of the calling thread count: others may belong to a launch that runs at the same time.
 bool check_slack(char* text, size_t text_bytes);

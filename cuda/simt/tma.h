@@ -7,7 +7,6 @@
 
 namespace lacuna_simt {
 
-TensorMap pack_tensor_map(const TensorMapSpec& spec);
 void tensor_load(uint32_t destination, const TensorMap& map, uint32_t barrier, const int32_t* at, int rank, int line);
 void tensor_store(const TensorMap& map, uint32_t source, const int32_t* at, int rank, int line);
 

@@ -55,8 +55,9 @@ void test_forward(const simt_forward_case& problem, double out_limit) {
       std::vector<float> lse(rows);
       const int32_t status = simt_forward_run(&problem, stream, out.data(), lse.data());
       lacuna_simt_stream_destroy(stream);
-      const std::string name = "forward, head_dim " + std::to_string(problem.head_dim) + ", policy " +
-                               std::to_string(policy) + ", async mode " + std::to_string(mode);
+      const std::string name = "forward, family " + std::to_string(problem.family) + ", head_dim " +
+                               std::to_string(problem.head_dim) + ", policy " + std::to_string(policy) +
+                               ", async mode " + std::to_string(mode);
       expect(status == LACUNA_OK, name + ": " + lacuna_simt_kernels()->last_error());
       if (first_out.empty()) {
         double out_error = 1, lse_error = 1;
@@ -131,9 +132,11 @@ void test_conversions() {
 }  // namespace
 
 int main() {
-  //            heads  lengths   dim  dtype       causal guard
-  test_forward({2, 1, 100, 130, 64, LACUNA_BF16, 1, 1}, 5e-3);
-  test_forward({2, 2, 65, 97, 128, LACUNA_F16, 0, 1}, 7e-4);
+  for (const int32_t family : {LACUNA_FAMILY_PORTABLE, LACUNA_FAMILY_HOPPER}) {
+    //            heads  lengths   dim  dtype       causal guard
+    test_forward({2, 1, 100, 130, 64, LACUNA_BF16, 1, 1, family}, 5e-3);
+    test_forward({2, 2, 65, 97, 128, LACUNA_F16, 0, 1, family}, 7e-4);
+  }
   test_conversions();
   test_planted(simt_test_barriers, "no_barrier_after_copy", 0, "");
   test_planted(simt_test_barriers, "part_of_a_warp", 0, "deadlock: block 0:");

@@ -106,6 +106,7 @@ extern "C" int32_t simt_forward_run(const simt_forward_case* problem, lacuna_sim
   p.lse_stride = contiguous(c.q_heads, c.q_len, 1);
   p.scale = scale_of(c);
   p.splits = 1;
+  p.family = c.family;
   const int32_t status = lacuna_simt_kernels()->forward(&p, stream);
   memcpy(out, device_out, query_elements(c) * 2);
   memcpy(lse, device_lse, rows * 4);

@@ -16,7 +16,8 @@ typedef struct simt_forward_case {
   int32_t head_dim;
   int32_t dtype;  // lacuna_dtype
   int32_t causal;
-  int32_t guard;  // of lacuna_simt_alloc
+  int32_t guard;   // of lacuna_simt_alloc
+  int32_t family;  // lacuna_family
 } simt_forward_case;
 
 // Runs the kernel. out: [q_heads, q_len, head_dim] 16-bit patterns, lse: [q_heads, q_len]. Returns a lacuna_status.

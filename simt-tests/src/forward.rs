@@ -17,6 +17,8 @@ pub struct ForwardCase {
     pub causal: i32,
     /// Guard pages of the buffers: 0, 1 or 2.
     pub guard: i32,
+    /// `lacuna_family`.
+    pub family: i32,
 }
 
 /// Bits of the output rows and of the LSE.
@@ -46,7 +48,7 @@ impl ForwardCase {
         (out, lse)
     }
 
-    /// Multiply-adds of a dense call without causal mask, in whole 64-row tiles and 16-key slots.
+    /// Multiply-adds of a dense call of the portable family without causal mask, in whole 64-row tiles and 16-key slots.
     pub fn dense_macs(&self) -> u64 {
         let rows = (self.q_len as u64).div_ceil(64) * 64;
         let keys = (self.kv_len as u64).div_ceil(16) * 16;

@@ -19,6 +19,9 @@ pub enum Family {
     Registers,
     Warpgroups,
     WarpgroupShapes,
+    TensorLoads,
+    TensorStores,
+    Bulk,
 }
 
 /// Where buffers meet a page that faults.
@@ -131,6 +134,9 @@ impl Run {
             Family::Registers => simt_test_registers,
             Family::Warpgroups => simt_test_warpgroups,
             Family::WarpgroupShapes => simt_test_warpgroup_shapes,
+            Family::TensorLoads => simt_test_tensor_loads,
+            Family::TensorStores => simt_test_tensor_stores,
+            Family::Bulk => simt_test_bulk,
         };
         let name = CString::new(self.name).expect("a name");
         // SAFETY: buffers and stream outlive the launch, which is synchronous; what a planted bug touches outside of
@@ -233,7 +239,10 @@ families!(
     simt_test_named_barriers,
     simt_test_registers,
     simt_test_warpgroups,
-    simt_test_warpgroup_shapes
+    simt_test_warpgroup_shapes,
+    simt_test_tensor_loads,
+    simt_test_tensor_stores,
+    simt_test_bulk
 );
 
 unsafe extern "C" {

@@ -16,8 +16,17 @@ fn best_seconds(mut run: impl FnMut()) -> f64 {
 
 /// GFLOP/s of the forward kernel.
 fn throughput(head_dim: i32) -> f64 {
-    let case =
-        ForwardCase { q_heads: 1, kv_heads: 1, q_len: 1024, kv_len: 1024, head_dim, dtype: 1, causal: 0, guard: 0 };
+    let case = ForwardCase {
+        q_heads: 1,
+        kv_heads: 1,
+        q_len: 1024,
+        kv_len: 1024,
+        head_dim,
+        dtype: 1,
+        causal: 0,
+        guard: 0,
+        family: 80,
+    };
     let stream = Stream::new(&Config { threads: 1, ..Config::fast() }).unwrap();
     let best = best_seconds(|| {
         case.run(&stream).unwrap();

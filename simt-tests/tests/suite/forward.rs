@@ -2,11 +2,15 @@
 
 use lacuna_simt_tests::{Config, EARLY, ForwardCase, LATE, MIXED, POLICIES, Stream};
 
+/// `lacuna_family`.
+const PORTABLE: i32 = 80;
+const HOPPER: i32 = 90;
+
 const CASES: [ForwardCase; 4] =
     [case(64, 1, 1, [100, 150]), case(64, 0, 0, [130, 130]), case(128, 1, 0, [70, 97]), case(128, 0, 1, [65, 65])];
 
 const fn case(head_dim: i32, dtype: i32, causal: i32, [q_len, kv_len]: [i32; 2]) -> ForwardCase {
-    ForwardCase { q_heads: 2, kv_heads: 1, q_len, kv_len, head_dim, dtype, causal, guard: 1 }
+    ForwardCase { q_heads: 2, kv_heads: 1, q_len, kv_len, head_dim, dtype, causal, guard: 1, family: PORTABLE }
 }
 
 fn schedules() -> Vec<Config> {
@@ -22,9 +26,8 @@ fn schedules() -> Vec<Config> {
     all
 }
 
-#[test]
-fn bits_and_counts_do_not_depend_on_the_schedule() {
-    for case in CASES {
+fn bits_and_counts_do_not_depend_on_the_schedule(family: i32) {
+    for case in CASES.map(|case| ForwardCase { family, ..case }) {
         let fast = Stream::new(&Config::fast()).unwrap();
         let expected = case.run(&fast).unwrap();
         let (out, lse) = case.compare(&expected);
@@ -39,6 +42,16 @@ fn bits_and_counts_do_not_depend_on_the_schedule() {
         let before = ForwardCase { guard: 2, ..case };
         assert!(before.run(&Stream::new(&Config::checked(1, 3)).unwrap()).unwrap() == expected);
     }
+}
+
+#[test]
+fn bits_and_counts_of_the_portable_family() {
+    bits_and_counts_do_not_depend_on_the_schedule(PORTABLE);
+}
+
+#[test]
+fn bits_and_counts_of_the_hopper_family() {
+    bits_and_counts_do_not_depend_on_the_schedule(HOPPER);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod barriers;
 mod blocks;
+mod bulk;
 mod collectives;
 mod conversions;
 mod copies;
@@ -13,5 +14,8 @@ mod memory;
 mod named_barriers;
 mod registers;
 mod schedules;
+mod tensor_box;
+mod tensor_loads;
+mod tensor_stores;
 mod warpgroup_shapes;
 mod warpgroups;
