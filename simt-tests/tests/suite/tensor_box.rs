@@ -47,7 +47,7 @@ pub fn for_each_element(swizzle: i64, at: [i8; 4], mut visit: impl FnMut(usize, 
         for row in 0..ROWS {
             for column in 0..width {
                 let line = (head * ROWS + row) as usize;
-                let chunk = column as usize / 8 ^ TURNS[swizzle as usize][line % 8];
+                let chunk = (column as usize / 8) ^ TURNS[swizzle as usize][line % 8];
                 let place = [column, row, head, 0];
                 let position: Vec<i64> =
                     place.iter().zip(at).map(|(&inside, start)| inside + i64::from(start)).collect();
