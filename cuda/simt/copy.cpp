@@ -19,8 +19,10 @@ void perform(Fiber& fiber, AsyncCopy& copy) {
   Fiber* const running = worker.current;
   worker.current = &fiber;  // whom a fault is to be blamed on
   if (copy.source_bytes > 0) memcpy(copy.destination, copy.source, copy.source_bytes);
-  worker.current = running;
   if (copy.source_bytes < 16) memset(copy.destination + copy.source_bytes, 0, 16 - copy.source_bytes);
+  // The write happens now: a fence between issue and wait does not cover it.
+  proxy_generic_write(shared_offset(copy.destination), 16, copy.line);
+  worker.current = running;
   worker.counters.copy_bytes += copy.source_bytes;
 }
 

@@ -12,6 +12,7 @@ mod matrix;
 mod mbarriers;
 mod memory;
 mod named_barriers;
+mod proxies;
 mod registers;
 mod schedules;
 mod tensor_box;
