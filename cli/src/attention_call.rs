@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 pub struct Inputs<'a, T> {
     /// `[batch, q_heads, q_len, head_dim]`
     pub q: &'a [T],
-    /// `[batch, kv_heads, kv_len, head_dim]`
+    /// `[batch, kv_heads, kv_len, head_dim]`; paged: `[pages, kv_heads, page_size, head_dim]`
     pub k: &'a [T],
-    /// `[batch, kv_heads, kv_len, head_dim]`
+    /// As `k`
     pub v: &'a [T],
 }
 
@@ -48,7 +48,13 @@ pub fn attend<T: Half>(
     inputs: Inputs<'_, T>,
 ) -> Result<Answer> {
     let q_dims = [shape.batch, shape.q_heads, shape.q_len, shape.head_dim];
-    let kv_dims = [shape.batch, shape.kv_heads, shape.kv_len, shape.head_dim];
+    let kv_dims = match options.paged {
+        None => [shape.batch, shape.kv_heads, shape.kv_len, shape.head_dim],
+        Some(paged) => {
+            let page = shape.kv_heads * paged.page_size * shape.head_dim;
+            [inputs.k.len() / page, shape.kv_heads, paged.page_size, shape.head_dim]
+        }
+    };
     let start = Instant::now();
     let q = Tensor::from_slice(stream, inputs.q, q_dims)?;
     let k = Tensor::from_slice(stream, inputs.k, kv_dims)?;

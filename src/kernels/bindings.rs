@@ -522,8 +522,8 @@ impl Default for lacuna_plan_to_mask_params {
         }
     }
 }
-/// What serves a request: it depends on shape, plan, family, scale, softcap, splits, and on where the rows of q, k, v and
-/// out start. Reads no tensor.
+/// What serves a request: it depends on shape, plan, family, scale, softcap, splits, and on where the rows of q, k, v
+/// and out start. Reads no tensor.
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct lacuna_forward_config {

@@ -5,7 +5,7 @@ use crate::failure::{Failure, Result};
 use lacuna::reference::{Problem, TokenMask, compare_lse, widen};
 use lacuna::{
     AttentionShape, BlockFormula, BlockMask, BlockPlan, BlockSize, DType, ForwardOptions, Half, KernelFamily, Mask,
-    Stream, Tensor,
+    PagedKv, Stream, Tensor,
 };
 use std::fmt;
 
@@ -26,16 +26,27 @@ pub enum Kind {
     Lists16,
     /// Lists of blocks with different sides.
     Mixed,
+    /// Keys in pages of this many, in no order.
+    Pages(usize),
 }
 
 impl Kind {
     /// All, in the order of the table.
-    pub const ALL: [Self; 7] =
-        [Self::Dense, Self::Options, Self::Splits, Self::Formula, Self::Lists64, Self::Lists16, Self::Mixed];
+    pub const ALL: [Self; 9] = [
+        Self::Dense,
+        Self::Options,
+        Self::Splits,
+        Self::Formula,
+        Self::Lists64,
+        Self::Lists16,
+        Self::Mixed,
+        Self::Pages(16),
+        Self::Pages(64),
+    ];
 
     /// Heading of the table.
-    pub fn name(self) -> &'static str {
-        match self {
+    pub fn name(self) -> String {
+        let name = match self {
             Self::Dense => "dense",
             Self::Options => "window+cap+sink",
             Self::Splits => "splits",
@@ -43,7 +54,9 @@ impl Kind {
             Self::Lists64 => "lists 64x64",
             Self::Lists16 => "lists 16x16",
             Self::Mixed => "lists 32x128",
-        }
+            Self::Pages(size) => return format!("pages of {size}"),
+        };
+        name.into()
     }
 
     fn block(self) -> BlockSize {
@@ -170,7 +183,17 @@ impl Case {
         }
         let blocks = self.blocks(&shape, &options.mask)?;
         let plan = self.plan(stream, &shape, blocks.as_ref())?;
-        let answer = attend(stream, &shape, &options, &plan, Inputs { q: &q, k: &k, v: &v })?;
+        let answer = if let Kind::Pages(size) = self.kind {
+            let pages = shape.kv_len.div_ceil(size);
+            let dims = [shape.batch, 1, 1, pages];
+            let table: Vec<i32> = (0..shape.batch * pages).map(|at| page_of(&shape, size, at) as i32).collect();
+            let table = Tensor::from_slice(stream, &table, dims)?;
+            let paged = Some(PagedKv { block_table: table.view(), page_size: size });
+            let (k, v) = (pool(&k, &shape, size), pool(&v, &shape, size));
+            attend(stream, &shape, &ForwardOptions { paged, ..options }, &plan, Inputs { q: &q, k: &k, v: &v })?
+        } else {
+            attend(stream, &shape, &options, &plan, Inputs { q: &q, k: &k, v: &v })?
+        };
         let expected = match &blocks {
             Some(blocks) => problem.expect(&blocks.visibility(&shape, &options.mask))?,
             None => problem.expect(&TokenMask { shape: &shape, mask: &options.mask })?,
@@ -198,7 +221,7 @@ impl Case {
     fn blocks(&self, shape: &AttentionShape, mask: &Mask) -> Result<Option<BlockMask>> {
         let BlockSize { q, k } = self.kind.block();
         Ok(match self.kind {
-            Kind::Dense | Kind::Options | Kind::Splits => None,
+            Kind::Dense | Kind::Options | Kind::Splits | Kind::Pages(_) => None,
             Kind::Formula => {
                 let (formula, absolute) = (self.formula(), self.absolute());
                 Some(BlockMask::from_formula(shape, mask, &formula, shape.kv_heads, q, k, absolute)?)
@@ -224,4 +247,24 @@ impl Case {
             (_, None) => BlockPlan::dense(),
         })
     }
+}
+
+/// The page of the pool that holds page `at` of the batch, counted over sequences: the last first, with gaps.
+fn page_of(shape: &AttentionShape, size: usize, at: usize) -> usize {
+    2 * (shape.batch * shape.kv_len.div_ceil(size) - at)
+}
+
+/// Keys or values `[batch, kv_heads, kv_len, head_dim]` in pages; everything else is NaN.
+fn pool<T: Half>(rows: &[T], shape: &AttentionShape, size: usize) -> Vec<T> {
+    let (dim, pages) = (shape.head_dim, shape.kv_len.div_ceil(size));
+    let count = page_of(shape, size, 0) + 1;
+    let mut pool = vec![T::from_f32(f32::NAN); count * shape.kv_heads * size * dim];
+    for (row, values) in rows.chunks(dim).enumerate() {
+        let (sequence, key) = (row / shape.kv_len, row % shape.kv_len);
+        let (batch, head) = (sequence / shape.kv_heads, sequence % shape.kv_heads);
+        let page = page_of(shape, size, batch * pages + key / size);
+        let at = ((page * shape.kv_heads + head) * size + key % size) * dim;
+        pool[at..at + dim].copy_from_slice(values);
+    }
+    pool
 }

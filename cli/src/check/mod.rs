@@ -35,7 +35,7 @@ pub fn run(args: &Args) -> Result<()> {
     let stream = device.new_stream()?;
     let kinds = case::Kind::ALL;
     let variants = case::variants();
-    let mut rows = vec![[vec!["kernel".to_owned()], kinds.map(|kind| kind.name().to_owned()).to_vec()].concat()];
+    let mut rows = vec![[vec!["kernel".to_owned()], kinds.map(case::Kind::name).to_vec()].concat()];
     let mut failures = Vec::new();
     let mut ran = 0;
     let kernels = kernels(&device);
