@@ -17,13 +17,13 @@ constexpr int kSteps = 8;
 constexpr int kBlocks = 264;  // two for each multiprocessor, one after the other
 
 struct RegisterParams {
-  const int32_t* source;  // [kHeld + kSteps]
-  int32_t* out;           // [blocks][384]
+  const uint32_t* source;  // [kHeld + kSteps]
+  uint32_t* out;           // [blocks][384]
 };
 
 // What a consumer computes from its values: `turn` makes threads differ.
-template <class Values>
-__host__ __device__ __forceinline__ void advance_values(Values& held, const int32_t* source, int step, int turn) {
+__host__ __device__ __forceinline__ void advance_values(uint32_t (&held)[kHeld], const uint32_t* source, int step,
+                                                        uint32_t turn) {
   // Each value depends on one far away, so that all are alive all the time.
 #pragma unroll
   for (int i = 0; i < kHeld; ++i) {
@@ -33,21 +33,22 @@ __host__ __device__ __forceinline__ void advance_values(Values& held, const int3
 
 __global__ void __launch_bounds__(kThreads, 1) register_kernel(const RegisterParams p) {
   const int warp = shuffle(thread_index() / 32, 0);
-  int32_t* const out = p.out + block_index() * kThreads + thread_index();
+  const uint32_t thread = static_cast<uint32_t>(thread_index());
+  uint32_t* const out = p.out + block_index() * kThreads + thread_index();
   if (warp < 4) {
     release_registers<sm90::kProducerRegisters>();
-    *out = p.source[0] + thread_index();
+    *out = p.source[0] + thread;
   } else {
     take_registers<sm90::kConsumerRegisters>();
-    int32_t held[kHeld];
+    uint32_t held[kHeld];
 #pragma unroll
     for (int i = 0; i < kHeld; ++i) held[i] = p.source[i];
 #pragma unroll 1
     for (int step = 0; step < kSteps; ++step) {
-      advance_values(held, p.source, step, thread_index());
+      advance_values(held, p.source, step, thread);
       named_barrier_sync(1, 256);
     }
-    int32_t sum = 0;
+    uint32_t sum = 0;
 #pragma unroll
     for (int i = 0; i < kHeld; ++i) sum = sum * 5 + held[i];
     *out = sum;
@@ -55,26 +56,25 @@ __global__ void __launch_bounds__(kThreads, 1) register_kernel(const RegisterPar
 }
 
 void check_registers(Finding& finding) {
-  std::vector<int32_t> source(kHeld + kSteps);
-  for (size_t i = 0; i < source.size(); ++i) source[i] = static_cast<int32_t>(3 * i % 7);
-  const Buffer<int32_t> device_source(source);
-  const Buffer<int32_t> out(size_t{kBlocks} * kThreads);
+  std::vector<uint32_t> source(kHeld + kSteps);
+  for (size_t i = 0; i < source.size(); ++i) source[i] = static_cast<uint32_t>(3 * i % 7);
+  const Buffer<uint32_t> device_source(source);
+  const Buffer<uint32_t> out(size_t{kBlocks} * kThreads);
   run<register_kernel>("registers", kBlocks, kThreads, 0, RegisterParams{device_source.data(), out.data()});
-  const std::vector<int32_t> got = out.values();
-  for (int thread = 0; thread < kThreads; ++thread) {
-    uint32_t expected = static_cast<uint32_t>(source[0] + thread);
+  const std::vector<uint32_t> got = out.values();
+  for (uint32_t thread = 0; thread < kThreads; ++thread) {
+    uint32_t expected = source[0] + thread;
     if (thread >= sm90::kWarpgroupThreads) {
-      // Unsigned: the sums wrap round.
       uint32_t held[kHeld];
-      for (int i = 0; i < kHeld; ++i) held[i] = static_cast<uint32_t>(source[static_cast<size_t>(i)]);
+      for (size_t i = 0; i < kHeld; ++i) held[i] = source[i];
       for (int step = 0; step < kSteps; ++step) advance_values(held, source.data(), step, thread);
       expected = 0;
       for (const uint32_t value : held) expected = expected * 5 + value;
     }
-    for (int block = 0; block < kBlocks; ++block) {
-      const uint32_t value = static_cast<uint32_t>(got[static_cast<size_t>(block) * kThreads + thread]);
+    for (size_t block = 0; block < kBlocks; ++block) {
+      const uint32_t value = got[block * kThreads + thread];
       if (value == expected) continue;
-      finding.differs("block %d, thread %d is 0x%08x, expected 0x%08x", block, thread, value, expected);
+      finding.differs("block %zu, thread %u is 0x%08x, expected 0x%08x", block, thread, value, expected);
       return;
     }
   }

@@ -99,6 +99,8 @@ void release(void* pointer) { require(cudaFree(pointer), "cudaFree"); }
 
 void copy_to_device(void* to, const void* from, size_t bytes) {
   require(cudaMemcpy(to, from, bytes, cudaMemcpyHostToDevice), "cudaMemcpy to the device");
+  // It returns when the source may change; other streams need the copy itself.
+  finish("cudaMemcpy to the device");
 }
 
 void copy_to_host(void* to, const void* from, size_t bytes) {

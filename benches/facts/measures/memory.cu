@@ -46,6 +46,7 @@ void measure_memory() {
   Words* const source = static_cast<Words*>(allocate(kBytes));
   Words* const target = static_cast<Words*>(allocate(kBytes));
   require(cudaMemset(source, 0, kBytes), "cudaMemset");
+  finish("cudaMemset");
   const StreamParams params = {source, target, static_cast<int64_t>(kBytes / sizeof(Words))};
   const int blocks = 4 * multiprocessor_count();
   const double copied = watch.median_seconds(kRepeats, [&] {
