@@ -106,7 +106,13 @@ gpu_bundle() {
   (cd gpu-bundle && env -i PATH=/usr/bin:/bin ./run.sh | grep -v ' \.\.\. ok$')
 }
 
+# What the bundle asks of a GPU, asked of the SIMT host: the expectations of both must be the same.
+facts() {
+  benches/facts/build.sh simt target/ci/facts
+  target/ci/facts
+}
+
 case ${1:-} in
-  gpu_bundle | bindings | no_compiler | features | machine_code | starts_without_driver | file_sizes | package) "$1" ;;
+  facts | gpu_bundle | bindings | no_compiler | features | machine_code | starts_without_driver | file_sizes | package) "$1" ;;
   *) echo "no such check: ${1:-}" >&2; exit 2 ;;
 esac

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs a pinned CUDA compiler (nvcc; no driver, no GPU needed), a disassembler and libclang as Python wheels into
 # target/cuda-toolkit, where build.rs and xtask look by themselves. About 340 MB.
-# Usage: tools/fetch-cuda.sh [--if-needed]   --if-needed: only where no nvcc of 12.8 or newer is found
+# Usage: tools/fetch-cuda.sh [--if-needed | --nvcc]   --if-needed: only where no nvcc of 12.8 or newer is found
+#   --nvcc: installs nothing, prints the path of the nvcc that the build takes
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -28,7 +29,7 @@ system_nvcc() {
     release=$("$nvcc" --version 2>/dev/null | sed -n 's/.*release \([0-9]*\.[0-9]*\),.*/\1/p')
     [[ -n $release ]] || continue
     if [[ $(printf '%s\n' 12.8 "$release" | sort -V | head -n 1) == 12.8 ]]; then
-      echo "$nvcc ($release)"
+      echo "$nvcc"
       return 0
     fi
   done
@@ -37,6 +38,14 @@ system_nvcc() {
 
 if [[ ${1:-} == --if-needed ]] && found=$(system_nvcc); then
   echo "using nvcc: $found"
+  exit 0
+fi
+if [[ ${1:-} == --nvcc ]]; then
+  wheel=$folder/nvidia/cu13/bin/nvcc
+  if ! system_nvcc; then
+    [[ -x $wheel ]] || { echo "error: no nvcc of 12.8 or newer; \`make cuda-toolkit\` installs one" >&2; exit 1; }
+    echo "$wheel"
+  fi
   exit 0
 fi
 if [[ -f $stamp && $(<"$stamp") == "${wheels[*]}" ]]; then

@@ -2,7 +2,7 @@
 # Runs lacuna's suite on this machine's GPU; the results also go to results.txt beside this script.
 # Usage: ./run.sh [TEST FILTER]   Without a driver it still runs, on the SIMT host, and says so.
 # Tests compare the GPU, the SIMT host and the f64 reference; compute-sanitizer runs where it is installed (its findings:
-# sanitizer-*.txt); the timings go to timings.jsonl.
+# sanitizer-*.txt); the timings go to timings.jsonl, facts and limits of the hardware (benches/facts) to facts.jsonl.
 set -uo pipefail
 
 cd "$(dirname "$0")"
@@ -22,6 +22,18 @@ run() {
   "$@" || failed+=("$name")
 }
 
+# First: a fact that does not hold explains what fails behind it. Exit code 2: no GPU of compute capability 9.0.
+hardware_facts() {
+  ./facts | tee facts.jsonl
+  local status=${PIPESTATUS[0]}
+  ((status == 2)) && echo "not checked: they are about Hopper GPUs" && return 0
+  return "$status"
+}
+if [[ -x ./facts ]]; then
+  run "facts of the hardware" hardware_facts
+else
+  printf '\n== facts of the hardware\nnot checked: built by an nvcc that does not know sm_90a\n'
+fi
 run "lacuna info" ./lacuna info
 run "every kernel against the reference" ./lacuna check
 run "suite" ./suite "$@"
@@ -37,7 +49,7 @@ if command -v compute-sanitizer >/dev/null && [[ $gpu_line != *none* ]]; then
   unset LACUNA_TEST_DEVICES
 fi
 run "timings" ./suite --ignored --nocapture timings
-grep '^{' results.txt >timings.jsonl
+grep '^{' results.txt | grep -vE '^\{"(fact|measure|error)":' >timings.jsonl
 
 printf '\n%s\n' "$gpu_line"
 if ((${#failed[@]} > 0)); then

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # `make gpu-bundle`: gpu-bundle/ with `suite` (every integration test and the timings, one stripped executable of the
-# CUDA build), the tool, and run.sh, for a Linux machine that has an NVIDIA driver and neither Rust nor a CUDA toolkit.
+# CUDA build), the tool, `facts` (benches/facts), and run.sh, for a Linux machine that has an NVIDIA driver and neither Rust nor a CUDA toolkit.
 # The C++ runtime is linked statically; glibc must be at least as new as the one here.
 set -euo pipefail
 
@@ -24,6 +24,11 @@ rm -rf "$bundle"
 mkdir -p "$bundle"
 strip -o "$bundle/lacuna" "$CARGO_TARGET_DIR/release/lacuna"
 strip -o "$bundle/suite" "$(sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' "$messages")"
+# Where nvcc does not know sm_90a it says so with exit code 3, and the bundle goes without.
+built=0
+benches/facts/build.sh cuda "$CARGO_TARGET_DIR/facts/facts" || built=$?
+((built == 0 || built == 3)) || exit "$built"
+((built == 3)) || strip -o "$bundle/facts" "$CARGO_TARGET_DIR/facts/facts"
 cp tools/gpu-bundle-run.sh "$bundle/run.sh"
 {
   echo "lacuna $(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)," \
