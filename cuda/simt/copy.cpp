@@ -20,8 +20,6 @@ void perform(Fiber& fiber, AsyncCopy& copy) {
   worker.current = &fiber;  // whom a fault is to be blamed on
   if (copy.source_bytes > 0) memcpy(copy.destination, copy.source, copy.source_bytes);
   if (copy.source_bytes < 16) memset(copy.destination + copy.source_bytes, 0, 16 - copy.source_bytes);
-  // The write happens now: a fence between issue and wait does not cover it.
-  proxy_generic_write(shared_offset(copy.destination), 16, copy.line);
   worker.current = running;
   worker.counters.copy_bytes += copy.source_bytes;
 }
@@ -60,7 +58,7 @@ void copy_issue(uint32_t destination, const void* source, int source_bytes, int 
       fail(line, "cp.async: source %p is not 16-byte aligned", source);
     if (worker.config.checks != 0) check_source(source, static_cast<size_t>(source_bytes), "cp.async", line);
   }
-  proxy_generic_write(destination, 16, line);
+  proxy_copy(destination, self.committed, line);
   AsyncCopy copy{to, source, static_cast<uint32_t>(source_bytes), self.committed, line};
   if (worker.config.async_mode == LACUNA_SIMT_EARLY) {
     perform(self, copy);
@@ -76,6 +74,7 @@ void copy_commit() { ++current_fiber().committed; }
 void copy_wait(int pending, int line) {
   Fiber& self = current_fiber();
   const uint32_t wanted = finished_groups_wanted(self, pending);
+  proxy_await_copies(wanted);
   if (!has_pending_copies(self) || self.copies[self.copies_done].group >= wanted) return;
   if (self.block->worker->config.async_mode == LACUNA_SIMT_MIXED && self.block->worker->random.below(2) == 0) {
     finish_groups(self, wanted);

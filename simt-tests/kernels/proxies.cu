@@ -12,7 +12,7 @@ namespace lacuna_simt {
 
 namespace {
 
-enum : int64_t { kNoBug, kNoFence, kFenceFirst, kOtherThreadFences, kFenceBeforeTheWait };
+enum : int64_t { kNoBug, kNoFence, kFenceFirst, kOtherThreadFences, kFenceBeforeTheWait, kNoWait };
 
 struct alignas(1024) Staged {
   uint32_t word[1024];
@@ -49,6 +49,18 @@ __global__ void plain_stores(const TestParams p) {
   store_all(p, staged);
 }
 
+// Four threads share 16 bytes.
+template <bool kPlanted>
+__global__ void neighbours(const TestParams p) {
+  Staged& staged = shared<Staged>();
+  const int64_t bug = kPlanted ? p.variant : kNoBug;
+  for (int at = thread_index(); at < static_cast<int>(4 * p.threads); at += static_cast<int>(p.threads)) {
+    store_shared(&staged.word[at], source_words(p)[at]);
+  }
+  fence_unless(bug);
+  store_all(p, staged);
+}
+
 // Each warp stages 512 bytes with stmatrix.
 template <bool kPlanted>
 __global__ void matrix_stores(const TestParams p) {
@@ -73,9 +85,10 @@ __global__ void copies(const TestParams p) {
   cp_async_16(shared_address(&staged.word[4 * thread_index()]), source_words(p) + 4 * thread_index(), 16);
   cp_async_commit();
   if (bug == kFenceBeforeTheWait) fence_async_shared();
-  cp_async_wait<0>();
+  if (bug != kNoWait) cp_async_wait<0>();
   if (bug != kFenceBeforeTheWait) fence_unless(bug);
   store_all(p, staged);
+  cp_async_wait<0>();
 }
 
 // A load over words that threads have stored themselves.
@@ -143,6 +156,7 @@ __global__ void operands(const TestParams p) {
 
 const TestKernel kKernels[] = {
     {"plain_stores", start<plain_stores<true>>, start<plain_stores<false>>},
+    {"neighbours", start<neighbours<true>>, start<neighbours<false>>},
     {"matrix_stores", start<matrix_stores<true>>, start<matrix_stores<false>>},
     {"copies", start<copies<true>>, start<copies<false>>},
     {"overwritten", start<overwritten<true>>, start<overwritten<false>>},
