@@ -35,6 +35,9 @@ extern "C" const lacuna_kernel_table* LACUNA_TABLE(void) {
       LACUNA_NS::forward_config, LACUNA_NS::forward,
       LACUNA_NS::merge,          LACUNA_NS::schedule_build,
       LACUNA_NS::mask_to_lists,  LACUNA_NS::plan_to_mask,
+      LACUNA_NS::decode_config,  LACUNA_NS::decode,
+      LACUNA_NS::gate_pool,      LACUNA_NS::gate_project,
+      LACUNA_NS::gate_select,    LACUNA_NS::block_max,
       LACUNA_NS::last_error,
   };
   return &table;

@@ -12,7 +12,8 @@ inline bool is_block_size(int size) { return size == 16 || size == 32 || size ==
 #define LACUNA_REQUIRE(condition, ...) \
   if (!(condition)) return set_error(LACUNA_INVALID_ARGUMENT, __VA_ARGS__)
 
-inline int32_t check_shape(const lacuna_shape& s) {
+// `lengths`: whether the family reads kv_lens.
+inline int32_t check_shape(const lacuna_shape& s, bool lengths = false) {
   constexpr int kMax = 1 << 30;
   LACUNA_REQUIRE(s.batch >= 1 && s.batch <= kMax, "batch must be in 1..=2^30, got %d", s.batch);
   LACUNA_REQUIRE(s.kv_heads >= 1 && s.kv_heads <= kMax, "kv_heads must be in 1..=2^30, got %d", s.kv_heads);
@@ -23,6 +24,9 @@ inline int32_t check_shape(const lacuna_shape& s) {
   LACUNA_REQUIRE(s.dtype == LACUNA_F16 || s.dtype == LACUNA_BF16, "dtype must be f16 (0) or bf16 (1), got %d", s.dtype);
   if (s.cu_seqlens_q != nullptr || s.cu_seqlens_k != nullptr) {
     return set_error(LACUNA_UNSUPPORTED, "ragged batches (cu_seqlens): no kernel serves them yet");
+  }
+  if (s.kv_lens != nullptr && !lengths) {
+    return set_error(LACUNA_UNSUPPORTED, "lengths on the device (kv_lens): only decode takes them");
   }
   if (s.block_table == nullptr) return LACUNA_OK;
   LACUNA_REQUIRE(s.page_size >= 16 && s.page_size <= kMax && s.page_size % 16 == 0,

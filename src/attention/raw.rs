@@ -8,7 +8,8 @@ use crate::error::Result;
 use crate::kernels::table::KernelInfo;
 
 pub use crate::kernels::bindings::{
-    lacuna_block_formula, lacuna_block_plan, lacuna_forward_params, lacuna_mask, lacuna_mask_to_lists_params,
+    lacuna_block_formula, lacuna_block_max_params, lacuna_block_plan, lacuna_forward_params, lacuna_gate_pool_params,
+    lacuna_gate_project_params, lacuna_gate_select_params, lacuna_gate_span, lacuna_mask, lacuna_mask_to_lists_params,
     lacuna_merge_params, lacuna_plan_to_mask_params, lacuna_schedule, lacuna_schedule_params, lacuna_shape,
     lacuna_strides,
 };
@@ -25,6 +26,18 @@ pub use crate::kernels::bindings::{
 pub unsafe fn forward_config(device: &Device, params: &lacuna_forward_params) -> Result<KernelInfo> {
     // SAFETY: passed on to the caller.
     device.with_kernels(|kernels| unsafe { kernels.forward_config(params) })
+}
+
+/// Which kernel serves a decode request; no tensor is read.
+///
+/// # Safety
+/// As [`forward_config`].
+///
+/// # Errors
+/// As [`forward_config`].
+pub unsafe fn decode_config(device: &Device, params: &lacuna_forward_params) -> Result<KernelInfo> {
+    // SAFETY: passed on to the caller.
+    device.with_kernels(|kernels| unsafe { kernels.decode_config(params) })
 }
 
 macro_rules! entry_points {
@@ -59,4 +72,14 @@ entry_points! {
     mask_to_lists(lacuna_mask_to_lists_params);
     /// Draws the blocks of a plan into a dense mask.
     plan_to_mask(lacuna_plan_to_mask_params);
+    /// Attention of 1 to 16 queries a sequence over a plan.
+    decode(lacuna_forward_params);
+    /// Pools blocks of a gate's inputs.
+    gate_pool(lacuna_gate_pool_params);
+    /// Projects pooled features to gate vectors.
+    gate_project(lacuna_gate_project_params);
+    /// Selects blocks by gate vectors, into lists.
+    gate_select(lacuna_gate_select_params);
+    /// The largest attention probability in each block.
+    block_max(lacuna_block_max_params);
 }

@@ -2,7 +2,7 @@
 #![allow(non_camel_case_types, missing_docs, unreachable_pub, dead_code)]
 #![allow(clippy::all, clippy::pedantic, clippy::undocumented_unsafe_blocks, rustdoc::all)]
 
-pub const LACUNA_KERNELS_ABI: i32 = 2;
+pub const LACUNA_KERNELS_ABI: i32 = 3;
 pub const LACUNA_MAX_SPLITS: i32 = 64;
 pub const LACUNA_OK: lacuna_status = 0;
 /// a parameter breaks its stated range
@@ -74,10 +74,13 @@ pub struct lacuna_shape {
     pub page_size: i32,
     /// pages of k and v; keys of a page id outside [0, pages) are attended by nobody
     pub pages: i32,
+    /// [batch] keys of each sequence, cut to [0, kv_len], or null: kv_len for all.
+    /// Queries stand at the end of their own sequence's keys
+    pub kv_lens: *const i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_shape"][::core::mem::size_of::<lacuna_shape>() - 80usize];
+    ["Size of lacuna_shape"][::core::mem::size_of::<lacuna_shape>() - 88usize];
     ["Alignment of lacuna_shape"][::core::mem::align_of::<lacuna_shape>() - 8usize];
     ["Offset of field: lacuna_shape::batch"][::core::mem::offset_of!(lacuna_shape, batch) - 0usize];
     ["Offset of field: lacuna_shape::q_heads"][::core::mem::offset_of!(lacuna_shape, q_heads) - 4usize];
@@ -96,6 +99,7 @@ const _: () = {
         [::core::mem::offset_of!(lacuna_shape, block_table_head_stride) - 64usize];
     ["Offset of field: lacuna_shape::page_size"][::core::mem::offset_of!(lacuna_shape, page_size) - 72usize];
     ["Offset of field: lacuna_shape::pages"][::core::mem::offset_of!(lacuna_shape, pages) - 76usize];
+    ["Offset of field: lacuna_shape::kv_lens"][::core::mem::offset_of!(lacuna_shape, kv_lens) - 80usize];
 };
 impl Default for lacuna_shape {
     fn default() -> Self {
@@ -187,6 +191,10 @@ pub struct lacuna_block_plan {
     pub first_row: i32,
     /// lists: elements of indices
     pub capacity: i32,
+    /// 1: query blocks count absolute positions. With kv_lens, row_shift and first_row of a
+    /// formula then follow from each sequence's length, and those here do not matter
+    pub absolute: i32,
+    pub reserved: i32,
     /// lists: [rows + 1]
     pub row_offsets: *const i32,
     /// lists: [capacity] KV block ids, ascending in a row; out-of-range ids are skipped
@@ -195,7 +203,7 @@ pub struct lacuna_block_plan {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_block_plan"][::core::mem::size_of::<lacuna_block_plan>() - 80usize];
+    ["Size of lacuna_block_plan"][::core::mem::size_of::<lacuna_block_plan>() - 88usize];
     ["Alignment of lacuna_block_plan"][::core::mem::align_of::<lacuna_block_plan>() - 8usize];
     ["Offset of field: lacuna_block_plan::kind"][::core::mem::offset_of!(lacuna_block_plan, kind) - 0usize];
     ["Offset of field: lacuna_block_plan::plan_batch"][::core::mem::offset_of!(lacuna_block_plan, plan_batch) - 4usize];
@@ -205,10 +213,12 @@ const _: () = {
     ["Offset of field: lacuna_block_plan::row_shift"][::core::mem::offset_of!(lacuna_block_plan, row_shift) - 20usize];
     ["Offset of field: lacuna_block_plan::first_row"][::core::mem::offset_of!(lacuna_block_plan, first_row) - 24usize];
     ["Offset of field: lacuna_block_plan::capacity"][::core::mem::offset_of!(lacuna_block_plan, capacity) - 28usize];
+    ["Offset of field: lacuna_block_plan::absolute"][::core::mem::offset_of!(lacuna_block_plan, absolute) - 32usize];
+    ["Offset of field: lacuna_block_plan::reserved"][::core::mem::offset_of!(lacuna_block_plan, reserved) - 36usize];
     ["Offset of field: lacuna_block_plan::row_offsets"]
-        [::core::mem::offset_of!(lacuna_block_plan, row_offsets) - 32usize];
-    ["Offset of field: lacuna_block_plan::indices"][::core::mem::offset_of!(lacuna_block_plan, indices) - 40usize];
-    ["Offset of field: lacuna_block_plan::formula"][::core::mem::offset_of!(lacuna_block_plan, formula) - 48usize];
+        [::core::mem::offset_of!(lacuna_block_plan, row_offsets) - 40usize];
+    ["Offset of field: lacuna_block_plan::indices"][::core::mem::offset_of!(lacuna_block_plan, indices) - 48usize];
+    ["Offset of field: lacuna_block_plan::formula"][::core::mem::offset_of!(lacuna_block_plan, formula) - 56usize];
 };
 impl Default for lacuna_block_plan {
     fn default() -> Self {
@@ -297,8 +307,11 @@ pub struct lacuna_forward_params {
     pub softcap: f32,
     /// 1: final rows to out and lse; > 1: partial rows to the two buffers below
     pub splits: i32,
+    /// decode: keys of visited blocks that a split has at least, a multiple of 16
+    pub split_keys: i32,
     /// lacuna_family
     pub family: i32,
+    pub reserved: i32,
     /// [splits, batch, q_heads, q_len, head_dim] contiguous
     pub partial_out: *mut f32,
     /// [splits, batch, q_heads, q_len] contiguous
@@ -309,42 +322,46 @@ pub struct lacuna_forward_params {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_forward_params"][::core::mem::size_of::<lacuna_forward_params>() - 440usize];
+    ["Size of lacuna_forward_params"][::core::mem::size_of::<lacuna_forward_params>() - 464usize];
     ["Alignment of lacuna_forward_params"][::core::mem::align_of::<lacuna_forward_params>() - 8usize];
     ["Offset of field: lacuna_forward_params::shape"][::core::mem::offset_of!(lacuna_forward_params, shape) - 0usize];
-    ["Offset of field: lacuna_forward_params::mask"][::core::mem::offset_of!(lacuna_forward_params, mask) - 80usize];
-    ["Offset of field: lacuna_forward_params::plan"][::core::mem::offset_of!(lacuna_forward_params, plan) - 96usize];
+    ["Offset of field: lacuna_forward_params::mask"][::core::mem::offset_of!(lacuna_forward_params, mask) - 88usize];
+    ["Offset of field: lacuna_forward_params::plan"][::core::mem::offset_of!(lacuna_forward_params, plan) - 104usize];
     ["Offset of field: lacuna_forward_params::schedule"]
-        [::core::mem::offset_of!(lacuna_forward_params, schedule) - 176usize];
-    ["Offset of field: lacuna_forward_params::q"][::core::mem::offset_of!(lacuna_forward_params, q) - 232usize];
-    ["Offset of field: lacuna_forward_params::k"][::core::mem::offset_of!(lacuna_forward_params, k) - 240usize];
-    ["Offset of field: lacuna_forward_params::v"][::core::mem::offset_of!(lacuna_forward_params, v) - 248usize];
-    ["Offset of field: lacuna_forward_params::out"][::core::mem::offset_of!(lacuna_forward_params, out) - 256usize];
-    ["Offset of field: lacuna_forward_params::lse"][::core::mem::offset_of!(lacuna_forward_params, lse) - 264usize];
-    ["Offset of field: lacuna_forward_params::sink"][::core::mem::offset_of!(lacuna_forward_params, sink) - 272usize];
+        [::core::mem::offset_of!(lacuna_forward_params, schedule) - 192usize];
+    ["Offset of field: lacuna_forward_params::q"][::core::mem::offset_of!(lacuna_forward_params, q) - 248usize];
+    ["Offset of field: lacuna_forward_params::k"][::core::mem::offset_of!(lacuna_forward_params, k) - 256usize];
+    ["Offset of field: lacuna_forward_params::v"][::core::mem::offset_of!(lacuna_forward_params, v) - 264usize];
+    ["Offset of field: lacuna_forward_params::out"][::core::mem::offset_of!(lacuna_forward_params, out) - 272usize];
+    ["Offset of field: lacuna_forward_params::lse"][::core::mem::offset_of!(lacuna_forward_params, lse) - 280usize];
+    ["Offset of field: lacuna_forward_params::sink"][::core::mem::offset_of!(lacuna_forward_params, sink) - 288usize];
     ["Offset of field: lacuna_forward_params::q_stride"]
-        [::core::mem::offset_of!(lacuna_forward_params, q_stride) - 280usize];
+        [::core::mem::offset_of!(lacuna_forward_params, q_stride) - 296usize];
     ["Offset of field: lacuna_forward_params::k_stride"]
-        [::core::mem::offset_of!(lacuna_forward_params, k_stride) - 304usize];
+        [::core::mem::offset_of!(lacuna_forward_params, k_stride) - 320usize];
     ["Offset of field: lacuna_forward_params::v_stride"]
-        [::core::mem::offset_of!(lacuna_forward_params, v_stride) - 328usize];
+        [::core::mem::offset_of!(lacuna_forward_params, v_stride) - 344usize];
     ["Offset of field: lacuna_forward_params::out_stride"]
-        [::core::mem::offset_of!(lacuna_forward_params, out_stride) - 352usize];
+        [::core::mem::offset_of!(lacuna_forward_params, out_stride) - 368usize];
     ["Offset of field: lacuna_forward_params::lse_stride"]
-        [::core::mem::offset_of!(lacuna_forward_params, lse_stride) - 376usize];
-    ["Offset of field: lacuna_forward_params::scale"][::core::mem::offset_of!(lacuna_forward_params, scale) - 400usize];
+        [::core::mem::offset_of!(lacuna_forward_params, lse_stride) - 392usize];
+    ["Offset of field: lacuna_forward_params::scale"][::core::mem::offset_of!(lacuna_forward_params, scale) - 416usize];
     ["Offset of field: lacuna_forward_params::softcap"]
-        [::core::mem::offset_of!(lacuna_forward_params, softcap) - 404usize];
+        [::core::mem::offset_of!(lacuna_forward_params, softcap) - 420usize];
     ["Offset of field: lacuna_forward_params::splits"]
-        [::core::mem::offset_of!(lacuna_forward_params, splits) - 408usize];
+        [::core::mem::offset_of!(lacuna_forward_params, splits) - 424usize];
+    ["Offset of field: lacuna_forward_params::split_keys"]
+        [::core::mem::offset_of!(lacuna_forward_params, split_keys) - 428usize];
     ["Offset of field: lacuna_forward_params::family"]
-        [::core::mem::offset_of!(lacuna_forward_params, family) - 412usize];
+        [::core::mem::offset_of!(lacuna_forward_params, family) - 432usize];
+    ["Offset of field: lacuna_forward_params::reserved"]
+        [::core::mem::offset_of!(lacuna_forward_params, reserved) - 436usize];
     ["Offset of field: lacuna_forward_params::partial_out"]
-        [::core::mem::offset_of!(lacuna_forward_params, partial_out) - 416usize];
+        [::core::mem::offset_of!(lacuna_forward_params, partial_out) - 440usize];
     ["Offset of field: lacuna_forward_params::partial_lse"]
-        [::core::mem::offset_of!(lacuna_forward_params, partial_lse) - 424usize];
+        [::core::mem::offset_of!(lacuna_forward_params, partial_lse) - 448usize];
     ["Offset of field: lacuna_forward_params::counter"]
-        [::core::mem::offset_of!(lacuna_forward_params, counter) - 432usize];
+        [::core::mem::offset_of!(lacuna_forward_params, counter) - 456usize];
 };
 impl Default for lacuna_forward_params {
     fn default() -> Self {
@@ -421,13 +438,13 @@ pub struct lacuna_schedule_params {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_schedule_params"][::core::mem::size_of::<lacuna_schedule_params>() - 232usize];
+    ["Size of lacuna_schedule_params"][::core::mem::size_of::<lacuna_schedule_params>() - 248usize];
     ["Alignment of lacuna_schedule_params"][::core::mem::align_of::<lacuna_schedule_params>() - 8usize];
     ["Offset of field: lacuna_schedule_params::shape"][::core::mem::offset_of!(lacuna_schedule_params, shape) - 0usize];
-    ["Offset of field: lacuna_schedule_params::mask"][::core::mem::offset_of!(lacuna_schedule_params, mask) - 80usize];
-    ["Offset of field: lacuna_schedule_params::plan"][::core::mem::offset_of!(lacuna_schedule_params, plan) - 96usize];
+    ["Offset of field: lacuna_schedule_params::mask"][::core::mem::offset_of!(lacuna_schedule_params, mask) - 88usize];
+    ["Offset of field: lacuna_schedule_params::plan"][::core::mem::offset_of!(lacuna_schedule_params, plan) - 104usize];
     ["Offset of field: lacuna_schedule_params::schedule"]
-        [::core::mem::offset_of!(lacuna_schedule_params, schedule) - 176usize];
+        [::core::mem::offset_of!(lacuna_schedule_params, schedule) - 192usize];
 };
 impl Default for lacuna_schedule_params {
     fn default() -> Self {
@@ -502,18 +519,459 @@ pub struct lacuna_plan_to_mask_params {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_plan_to_mask_params"][::core::mem::size_of::<lacuna_plan_to_mask_params>() - 184usize];
+    ["Size of lacuna_plan_to_mask_params"][::core::mem::size_of::<lacuna_plan_to_mask_params>() - 200usize];
     ["Alignment of lacuna_plan_to_mask_params"][::core::mem::align_of::<lacuna_plan_to_mask_params>() - 8usize];
     ["Offset of field: lacuna_plan_to_mask_params::shape"]
         [::core::mem::offset_of!(lacuna_plan_to_mask_params, shape) - 0usize];
     ["Offset of field: lacuna_plan_to_mask_params::mask"]
-        [::core::mem::offset_of!(lacuna_plan_to_mask_params, mask) - 80usize];
+        [::core::mem::offset_of!(lacuna_plan_to_mask_params, mask) - 88usize];
     ["Offset of field: lacuna_plan_to_mask_params::plan"]
-        [::core::mem::offset_of!(lacuna_plan_to_mask_params, plan) - 96usize];
+        [::core::mem::offset_of!(lacuna_plan_to_mask_params, plan) - 104usize];
     ["Offset of field: lacuna_plan_to_mask_params::block_mask"]
-        [::core::mem::offset_of!(lacuna_plan_to_mask_params, block_mask) - 176usize];
+        [::core::mem::offset_of!(lacuna_plan_to_mask_params, block_mask) - 192usize];
 };
 impl Default for lacuna_plan_to_mask_params {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+pub const LACUNA_POOL_MAX: lacuna_pool = 1;
+pub const LACUNA_POOL_MIN: lacuna_pool = 2;
+pub const LACUNA_POOL_AVG: lacuna_pool = 4;
+/// ---------------------------------------------------------------------------------------------------------------
+/// Learned gates (SeerAttention): tokens -> pooled features -> gate vectors -> block lists. All arithmetic is f32.
+///
+/// Positions are absolute: token 0 of a call's sequence stands at its start, and blocks start at multiples of `block`.
+/// Row r of a call is the r-th block that its tokens touch: block start / block + r. A call of `len` tokens touches at
+/// most (len + 2 * block - 2) / block blocks; rows that a sequence does not touch are left alone.
+pub type lacuna_pool = i32;
+/// Which tokens each sequence of a call has.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct lacuna_gate_span {
+    pub batch: i32,
+    /// tokens a sequence; the longest one when lens is given
+    pub len: i32,
+    /// tokens of a block: 16, 32, 64 or 128; 1: every token is a row
+    pub block: i32,
+    /// position of token 0
+    pub start: i32,
+    /// [batch] position of token 0 of each sequence (negative: 0), or null: start for all
+    pub starts: *const i32,
+    /// [batch] tokens of each sequence, cut to [0, len], or null: len for all
+    pub lens: *const i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of lacuna_gate_span"][::core::mem::size_of::<lacuna_gate_span>() - 32usize];
+    ["Alignment of lacuna_gate_span"][::core::mem::align_of::<lacuna_gate_span>() - 8usize];
+    ["Offset of field: lacuna_gate_span::batch"][::core::mem::offset_of!(lacuna_gate_span, batch) - 0usize];
+    ["Offset of field: lacuna_gate_span::len"][::core::mem::offset_of!(lacuna_gate_span, len) - 4usize];
+    ["Offset of field: lacuna_gate_span::block"][::core::mem::offset_of!(lacuna_gate_span, block) - 8usize];
+    ["Offset of field: lacuna_gate_span::start"][::core::mem::offset_of!(lacuna_gate_span, start) - 12usize];
+    ["Offset of field: lacuna_gate_span::starts"][::core::mem::offset_of!(lacuna_gate_span, starts) - 16usize];
+    ["Offset of field: lacuna_gate_span::lens"][::core::mem::offset_of!(lacuna_gate_span, lens) - 24usize];
+};
+impl Default for lacuna_gate_span {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+/// features = the pools of each block over the tokens of the call that lie in it: maximum, minimum, average, those that
+/// `pools` names, joined in this order. One read of x. Sums run in token order, so that pieces give the bits of the
+/// whole.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct lacuna_gate_pool_params {
+    pub span: lacuna_gate_span,
+    pub heads: i32,
+    /// a multiple of 8, at most 256
+    pub dim: i32,
+    /// lacuna_dtype of x
+    pub dtype: i32,
+    /// lacuna_pool bits, at least one
+    pub pools: i32,
+    /// of features; what does not fit is left out
+    pub rows: i32,
+    pub reserved: i32,
+    /// [batch, heads, len, dim]
+    pub x: *const ::core::ffi::c_void,
+    pub x_stride: lacuna_strides,
+    /// [batch, heads, rows, pools * dim] contiguous
+    pub features: *mut f32,
+    /// [batch, heads, 3, dim] maximum, minimum and sum of the tokens before the call in the block that
+    /// they left open (read where start % block > 0), then those of the block that the call leaves
+    /// open (written where the end % block > 0); null: blocks hold the call's tokens alone
+    pub open: *mut f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of lacuna_gate_pool_params"][::core::mem::size_of::<lacuna_gate_pool_params>() - 104usize];
+    ["Alignment of lacuna_gate_pool_params"][::core::mem::align_of::<lacuna_gate_pool_params>() - 8usize];
+    ["Offset of field: lacuna_gate_pool_params::span"][::core::mem::offset_of!(lacuna_gate_pool_params, span) - 0usize];
+    ["Offset of field: lacuna_gate_pool_params::heads"]
+        [::core::mem::offset_of!(lacuna_gate_pool_params, heads) - 32usize];
+    ["Offset of field: lacuna_gate_pool_params::dim"][::core::mem::offset_of!(lacuna_gate_pool_params, dim) - 36usize];
+    ["Offset of field: lacuna_gate_pool_params::dtype"]
+        [::core::mem::offset_of!(lacuna_gate_pool_params, dtype) - 40usize];
+    ["Offset of field: lacuna_gate_pool_params::pools"]
+        [::core::mem::offset_of!(lacuna_gate_pool_params, pools) - 44usize];
+    ["Offset of field: lacuna_gate_pool_params::rows"]
+        [::core::mem::offset_of!(lacuna_gate_pool_params, rows) - 48usize];
+    ["Offset of field: lacuna_gate_pool_params::reserved"]
+        [::core::mem::offset_of!(lacuna_gate_pool_params, reserved) - 52usize];
+    ["Offset of field: lacuna_gate_pool_params::x"][::core::mem::offset_of!(lacuna_gate_pool_params, x) - 56usize];
+    ["Offset of field: lacuna_gate_pool_params::x_stride"]
+        [::core::mem::offset_of!(lacuna_gate_pool_params, x_stride) - 64usize];
+    ["Offset of field: lacuna_gate_pool_params::features"]
+        [::core::mem::offset_of!(lacuna_gate_pool_params, features) - 88usize];
+    ["Offset of field: lacuna_gate_pool_params::open"]
+        [::core::mem::offset_of!(lacuna_gate_pool_params, open) - 96usize];
+};
+impl Default for lacuna_gate_pool_params {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+/// out = rope(norm(features * weight)).
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct lacuna_gate_project_params {
+    pub span: lacuna_gate_span,
+    /// of features
+    pub in_heads: i32,
+    /// of out: a multiple of in_heads, or (join) a divisor of it
+    pub heads: i32,
+    /// 1: the in_heads / heads features of a group are joined to one input; 0: head h reads the
+    /// features of head h * in_heads / heads
+    pub join: i32,
+    /// of features
+    pub rows: i32,
+    /// elements of a feature row
+    pub width: i32,
+    /// elements of a gate vector: even, at most 256
+    pub gate_dim: i32,
+    /// lacuna_dtype of weight
+    pub dtype: i32,
+    /// positions of rope, in blocks; rows behind them get zeros
+    pub rope_rows: i32,
+    /// [batch, in_heads, rows, width] contiguous
+    pub features: *const f32,
+    /// [heads, inputs, gate_dim] contiguous, inputs = width, or joined width * in_heads / heads;
+    /// null: the input itself, inputs = gate_dim
+    pub weight: *const ::core::ffi::c_void,
+    /// [gate_dim] weight of an RMS norm over the gate vector, before rope; null: none
+    pub norm: *const f32,
+    /// [rope_rows, gate_dim] cosines, then sines, of the gate_dim / 2 angles at positions
+    /// 0, rope_block, 2 * rope_block, ..; null: no rotation. Rotates halves (x1, x2) as
+    /// (x1 cos - x2 sin, x2 cos + x1 sin)
+    pub rope: *const f32,
+    /// [rope_block, gate_dim] the same at positions 0 .. rope_block - 1
+    pub rope_offset: *const f32,
+    /// tokens
+    pub rope_block: i32,
+    /// 0: a row is rotated at the first position of its block; 1: at the last one
+    pub rotate_last: i32,
+    pub norm_eps: f32,
+    /// 1: a row goes to out at its block's own index (a cache); 0: at r
+    pub absolute: i32,
+    /// of out; what does not fit is left out
+    pub out_rows: i32,
+    pub reserved: i32,
+    /// [batch, heads, out_rows, gate_dim] contiguous
+    pub out: *mut f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of lacuna_gate_project_params"][::core::mem::size_of::<lacuna_gate_project_params>() - 136usize];
+    ["Alignment of lacuna_gate_project_params"][::core::mem::align_of::<lacuna_gate_project_params>() - 8usize];
+    ["Offset of field: lacuna_gate_project_params::span"]
+        [::core::mem::offset_of!(lacuna_gate_project_params, span) - 0usize];
+    ["Offset of field: lacuna_gate_project_params::in_heads"]
+        [::core::mem::offset_of!(lacuna_gate_project_params, in_heads) - 32usize];
+    ["Offset of field: lacuna_gate_project_params::heads"]
+        [::core::mem::offset_of!(lacuna_gate_project_params, heads) - 36usize];
+    ["Offset of field: lacuna_gate_project_params::join"]
+        [::core::mem::offset_of!(lacuna_gate_project_params, join) - 40usize];
+    ["Offset of field: lacuna_gate_project_params::rows"]
+        [::core::mem::offset_of!(lacuna_gate_project_params, rows) - 44usize];
+    ["Offset of field: lacuna_gate_project_params::width"]
+        [::core::mem::offset_of!(lacuna_gate_project_params, width) - 48usize];
+    ["Offset of field: lacuna_gate_project_params::gate_dim"]
+        [::core::mem::offset_of!(lacuna_gate_project_params, gate_dim) - 52usize];
+    ["Offset of field: lacuna_gate_project_params::dtype"]
+        [::core::mem::offset_of!(lacuna_gate_project_params, dtype) - 56usize];
+    ["Offset of field: lacuna_gate_project_params::rope_rows"]
+        [::core::mem::offset_of!(lacuna_gate_project_params, rope_rows) - 60usize];
+    ["Offset of field: lacuna_gate_project_params::features"]
+        [::core::mem::offset_of!(lacuna_gate_project_params, features) - 64usize];
+    ["Offset of field: lacuna_gate_project_params::weight"]
+        [::core::mem::offset_of!(lacuna_gate_project_params, weight) - 72usize];
+    ["Offset of field: lacuna_gate_project_params::norm"]
+        [::core::mem::offset_of!(lacuna_gate_project_params, norm) - 80usize];
+    ["Offset of field: lacuna_gate_project_params::rope"]
+        [::core::mem::offset_of!(lacuna_gate_project_params, rope) - 88usize];
+    ["Offset of field: lacuna_gate_project_params::rope_offset"]
+        [::core::mem::offset_of!(lacuna_gate_project_params, rope_offset) - 96usize];
+    ["Offset of field: lacuna_gate_project_params::rope_block"]
+        [::core::mem::offset_of!(lacuna_gate_project_params, rope_block) - 104usize];
+    ["Offset of field: lacuna_gate_project_params::rotate_last"]
+        [::core::mem::offset_of!(lacuna_gate_project_params, rotate_last) - 108usize];
+    ["Offset of field: lacuna_gate_project_params::norm_eps"]
+        [::core::mem::offset_of!(lacuna_gate_project_params, norm_eps) - 112usize];
+    ["Offset of field: lacuna_gate_project_params::absolute"]
+        [::core::mem::offset_of!(lacuna_gate_project_params, absolute) - 116usize];
+    ["Offset of field: lacuna_gate_project_params::out_rows"]
+        [::core::mem::offset_of!(lacuna_gate_project_params, out_rows) - 120usize];
+    ["Offset of field: lacuna_gate_project_params::reserved"]
+        [::core::mem::offset_of!(lacuna_gate_project_params, reserved) - 124usize];
+    ["Offset of field: lacuna_gate_project_params::out"]
+        [::core::mem::offset_of!(lacuna_gate_project_params, out) - 128usize];
+};
+impl Default for lacuna_gate_project_params {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+/// P > value
+pub const LACUNA_GATE_THRESHOLD: lacuna_gate_rule = 0;
+/// the `count` best
+pub const LACUNA_GATE_COUNT: lacuna_gate_rule = 1;
+/// the max(1, floor(value * KV blocks of the sequence)) best
+pub const LACUNA_GATE_FRACTION: lacuna_gate_rule = 2;
+/// the fewest best whose P sum up to at least value
+pub const LACUNA_GATE_TOP_P: lacuna_gate_rule = 3;
+pub type lacuna_gate_rule = i32;
+/// the block of the row's own position is scored like the others
+pub const LACUNA_GATE_CURRENT_SCORED: lacuna_gate_current = 0;
+/// it takes no part in softmax and selection
+pub const LACUNA_GATE_CURRENT_APART: lacuna_gate_current = 1;
+/// it takes part with a logit of 0 while it is open, with its own once complete
+pub const LACUNA_GATE_CURRENT_NEUTRAL: lacuna_gate_current = 2;
+pub type lacuna_gate_current = i32;
+/// P = softmax over the blocks a row may see of q_gate . k_gate / sqrt(gate_dim). A list serves one plan head and
+/// rows_per_list rows; where it serves several (head, row) members, its P is the maximum over them. Ties go to the lower
+/// block. Forced blocks are added to what the rule selects.
+///
+/// Rows that do not fit the capacity keep their forced and then their best blocks: all lists are cut to one length (some
+/// to one more) so that they fit.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct lacuna_gate_select_params {
+    pub batch: i32,
+    /// of q_gate
+    pub q_heads: i32,
+    /// of k_gate: divides q_heads
+    pub k_heads: i32,
+    /// of the lists: divides q_heads
+    pub plan_heads: i32,
+    pub gate_dim: i32,
+    /// of q_gate, a (sequence, head)
+    pub rows: i32,
+    /// 1, or rows
+    pub rows_per_list: i32,
+    /// tokens from a row to the next: block, or 1
+    pub row_tokens: i32,
+    /// tokens of a KV block
+    pub block: i32,
+    /// keys a sequence; the longest one when kv_lens is given
+    pub kv_len: i32,
+    /// queries of the call: query 0 stands at the sequence's length - q_len. Row r stands for the
+    /// positions [start, start + row_tokens), start = (length - q_len) / row_tokens * row_tokens
+    /// + r * row_tokens
+    pub q_len: i32,
+    /// 1: a row sees blocks up to that of its last position
+    pub causal: i32,
+    /// [batch] keys of each sequence, cut to [0, kv_len], or null
+    pub kv_lens: *const i32,
+    /// lacuna_gate_rule
+    pub rule: i32,
+    /// LACUNA_GATE_COUNT: at least 1
+    pub count: i32,
+    /// threshold, fraction or mass
+    pub value: f64,
+    /// lacuna_gate_current
+    pub current: i32,
+    /// the last so many rows of a sequence attend every block that they may see
+    pub last_rows_dense: i32,
+    /// 1: the block of a row's own positions is forced
+    pub force_diagonal: i32,
+    /// the first blocks are forced
+    pub sink_blocks: i32,
+    /// of k_gate: at least the KV blocks
+    pub k_rows: i32,
+    /// of indices
+    pub capacity: i32,
+    /// [batch, q_heads, rows, gate_dim] contiguous
+    pub q_gate: *const f32,
+    /// [batch, k_heads, k_rows, gate_dim] contiguous
+    pub k_gate: *const f32,
+    /// [batch, q_heads, rows, KV blocks] contiguous, -inf where a row sees nothing; null: unwanted
+    pub logits: *mut f32,
+    /// [lists + 1], lists = batch * plan_heads * rows / rows_per_list
+    pub row_offsets: *mut i32,
+    /// [capacity] ascending in a list
+    pub indices: *mut i32,
+    /// [lists] scratch
+    pub counts: *mut i32,
+    /// [lists, (KV blocks + 31) / 32] scratch, a bit a block
+    pub selected: *mut u32,
+    /// [1] blocks that did not fit
+    pub overflow: *mut i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of lacuna_gate_select_params"][::core::mem::size_of::<lacuna_gate_select_params>() - 160usize];
+    ["Alignment of lacuna_gate_select_params"][::core::mem::align_of::<lacuna_gate_select_params>() - 8usize];
+    ["Offset of field: lacuna_gate_select_params::batch"]
+        [::core::mem::offset_of!(lacuna_gate_select_params, batch) - 0usize];
+    ["Offset of field: lacuna_gate_select_params::q_heads"]
+        [::core::mem::offset_of!(lacuna_gate_select_params, q_heads) - 4usize];
+    ["Offset of field: lacuna_gate_select_params::k_heads"]
+        [::core::mem::offset_of!(lacuna_gate_select_params, k_heads) - 8usize];
+    ["Offset of field: lacuna_gate_select_params::plan_heads"]
+        [::core::mem::offset_of!(lacuna_gate_select_params, plan_heads) - 12usize];
+    ["Offset of field: lacuna_gate_select_params::gate_dim"]
+        [::core::mem::offset_of!(lacuna_gate_select_params, gate_dim) - 16usize];
+    ["Offset of field: lacuna_gate_select_params::rows"]
+        [::core::mem::offset_of!(lacuna_gate_select_params, rows) - 20usize];
+    ["Offset of field: lacuna_gate_select_params::rows_per_list"]
+        [::core::mem::offset_of!(lacuna_gate_select_params, rows_per_list) - 24usize];
+    ["Offset of field: lacuna_gate_select_params::row_tokens"]
+        [::core::mem::offset_of!(lacuna_gate_select_params, row_tokens) - 28usize];
+    ["Offset of field: lacuna_gate_select_params::block"]
+        [::core::mem::offset_of!(lacuna_gate_select_params, block) - 32usize];
+    ["Offset of field: lacuna_gate_select_params::kv_len"]
+        [::core::mem::offset_of!(lacuna_gate_select_params, kv_len) - 36usize];
+    ["Offset of field: lacuna_gate_select_params::q_len"]
+        [::core::mem::offset_of!(lacuna_gate_select_params, q_len) - 40usize];
+    ["Offset of field: lacuna_gate_select_params::causal"]
+        [::core::mem::offset_of!(lacuna_gate_select_params, causal) - 44usize];
+    ["Offset of field: lacuna_gate_select_params::kv_lens"]
+        [::core::mem::offset_of!(lacuna_gate_select_params, kv_lens) - 48usize];
+    ["Offset of field: lacuna_gate_select_params::rule"]
+        [::core::mem::offset_of!(lacuna_gate_select_params, rule) - 56usize];
+    ["Offset of field: lacuna_gate_select_params::count"]
+        [::core::mem::offset_of!(lacuna_gate_select_params, count) - 60usize];
+    ["Offset of field: lacuna_gate_select_params::value"]
+        [::core::mem::offset_of!(lacuna_gate_select_params, value) - 64usize];
+    ["Offset of field: lacuna_gate_select_params::current"]
+        [::core::mem::offset_of!(lacuna_gate_select_params, current) - 72usize];
+    ["Offset of field: lacuna_gate_select_params::last_rows_dense"]
+        [::core::mem::offset_of!(lacuna_gate_select_params, last_rows_dense) - 76usize];
+    ["Offset of field: lacuna_gate_select_params::force_diagonal"]
+        [::core::mem::offset_of!(lacuna_gate_select_params, force_diagonal) - 80usize];
+    ["Offset of field: lacuna_gate_select_params::sink_blocks"]
+        [::core::mem::offset_of!(lacuna_gate_select_params, sink_blocks) - 84usize];
+    ["Offset of field: lacuna_gate_select_params::k_rows"]
+        [::core::mem::offset_of!(lacuna_gate_select_params, k_rows) - 88usize];
+    ["Offset of field: lacuna_gate_select_params::capacity"]
+        [::core::mem::offset_of!(lacuna_gate_select_params, capacity) - 92usize];
+    ["Offset of field: lacuna_gate_select_params::q_gate"]
+        [::core::mem::offset_of!(lacuna_gate_select_params, q_gate) - 96usize];
+    ["Offset of field: lacuna_gate_select_params::k_gate"]
+        [::core::mem::offset_of!(lacuna_gate_select_params, k_gate) - 104usize];
+    ["Offset of field: lacuna_gate_select_params::logits"]
+        [::core::mem::offset_of!(lacuna_gate_select_params, logits) - 112usize];
+    ["Offset of field: lacuna_gate_select_params::row_offsets"]
+        [::core::mem::offset_of!(lacuna_gate_select_params, row_offsets) - 120usize];
+    ["Offset of field: lacuna_gate_select_params::indices"]
+        [::core::mem::offset_of!(lacuna_gate_select_params, indices) - 128usize];
+    ["Offset of field: lacuna_gate_select_params::counts"]
+        [::core::mem::offset_of!(lacuna_gate_select_params, counts) - 136usize];
+    ["Offset of field: lacuna_gate_select_params::selected"]
+        [::core::mem::offset_of!(lacuna_gate_select_params, selected) - 144usize];
+    ["Offset of field: lacuna_gate_select_params::overflow"]
+        [::core::mem::offset_of!(lacuna_gate_select_params, overflow) - 152usize];
+};
+impl Default for lacuna_gate_select_params {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+/// What a gate shall predict: the largest attention probability in each block of queries and keys, given the rows' LSE.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct lacuna_block_max_params {
+    /// kv_lens, cu_seqlens and block_table absent
+    pub shape: lacuna_shape,
+    pub mask: lacuna_mask,
+    /// 1, 16, 32, 64 or 128 query rows
+    pub block_q: i32,
+    /// 16, 32, 64 or 128 keys
+    pub block_k: i32,
+    /// of the map: q_heads, or kv_heads (the maximum over the query heads of a group)
+    pub heads: i32,
+    /// query block 0 starts row_shift rows before the first query
+    pub row_shift: i32,
+    /// [batch, q_heads, q_len, head_dim]
+    pub q: *const ::core::ffi::c_void,
+    /// [batch, kv_heads, kv_len, head_dim]
+    pub k: *const ::core::ffi::c_void,
+    /// [batch, q_heads, q_len] natural log
+    pub lse: *const f32,
+    pub q_stride: lacuna_strides,
+    pub k_stride: lacuna_strides,
+    pub lse_stride: lacuna_strides,
+    /// multiplies q . k
+    pub scale: f32,
+    pub reserved: i32,
+    /// [batch, heads, (q_len + row_shift + block_q - 1) / block_q, KV blocks] contiguous; 0 where no pair is
+    /// visible
+    pub map: *mut f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of lacuna_block_max_params"][::core::mem::size_of::<lacuna_block_max_params>() - 232usize];
+    ["Alignment of lacuna_block_max_params"][::core::mem::align_of::<lacuna_block_max_params>() - 8usize];
+    ["Offset of field: lacuna_block_max_params::shape"]
+        [::core::mem::offset_of!(lacuna_block_max_params, shape) - 0usize];
+    ["Offset of field: lacuna_block_max_params::mask"]
+        [::core::mem::offset_of!(lacuna_block_max_params, mask) - 88usize];
+    ["Offset of field: lacuna_block_max_params::block_q"]
+        [::core::mem::offset_of!(lacuna_block_max_params, block_q) - 100usize];
+    ["Offset of field: lacuna_block_max_params::block_k"]
+        [::core::mem::offset_of!(lacuna_block_max_params, block_k) - 104usize];
+    ["Offset of field: lacuna_block_max_params::heads"]
+        [::core::mem::offset_of!(lacuna_block_max_params, heads) - 108usize];
+    ["Offset of field: lacuna_block_max_params::row_shift"]
+        [::core::mem::offset_of!(lacuna_block_max_params, row_shift) - 112usize];
+    ["Offset of field: lacuna_block_max_params::q"][::core::mem::offset_of!(lacuna_block_max_params, q) - 120usize];
+    ["Offset of field: lacuna_block_max_params::k"][::core::mem::offset_of!(lacuna_block_max_params, k) - 128usize];
+    ["Offset of field: lacuna_block_max_params::lse"][::core::mem::offset_of!(lacuna_block_max_params, lse) - 136usize];
+    ["Offset of field: lacuna_block_max_params::q_stride"]
+        [::core::mem::offset_of!(lacuna_block_max_params, q_stride) - 144usize];
+    ["Offset of field: lacuna_block_max_params::k_stride"]
+        [::core::mem::offset_of!(lacuna_block_max_params, k_stride) - 168usize];
+    ["Offset of field: lacuna_block_max_params::lse_stride"]
+        [::core::mem::offset_of!(lacuna_block_max_params, lse_stride) - 192usize];
+    ["Offset of field: lacuna_block_max_params::scale"]
+        [::core::mem::offset_of!(lacuna_block_max_params, scale) - 216usize];
+    ["Offset of field: lacuna_block_max_params::reserved"]
+        [::core::mem::offset_of!(lacuna_block_max_params, reserved) - 220usize];
+    ["Offset of field: lacuna_block_max_params::map"][::core::mem::offset_of!(lacuna_block_max_params, map) - 224usize];
+};
+impl Default for lacuna_block_max_params {
     fn default() -> Self {
         let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
         unsafe {
@@ -599,12 +1057,31 @@ pub struct lacuna_kernel_table {
     pub plan_to_mask: ::core::option::Option<
         unsafe extern "C" fn(params: *const lacuna_plan_to_mask_params, stream: *mut ::core::ffi::c_void) -> i32,
     >,
+    /// Attention of 1 to 16 queries a sequence. Lists are walked as they are: params->schedule is not read.
+    pub decode_config: ::core::option::Option<
+        unsafe extern "C" fn(params: *const lacuna_forward_params, config: *mut lacuna_forward_config) -> i32,
+    >,
+    pub decode: ::core::option::Option<
+        unsafe extern "C" fn(params: *const lacuna_forward_params, stream: *mut ::core::ffi::c_void) -> i32,
+    >,
+    pub gate_pool: ::core::option::Option<
+        unsafe extern "C" fn(params: *const lacuna_gate_pool_params, stream: *mut ::core::ffi::c_void) -> i32,
+    >,
+    pub gate_project: ::core::option::Option<
+        unsafe extern "C" fn(params: *const lacuna_gate_project_params, stream: *mut ::core::ffi::c_void) -> i32,
+    >,
+    pub gate_select: ::core::option::Option<
+        unsafe extern "C" fn(params: *const lacuna_gate_select_params, stream: *mut ::core::ffi::c_void) -> i32,
+    >,
+    pub block_max: ::core::option::Option<
+        unsafe extern "C" fn(params: *const lacuna_block_max_params, stream: *mut ::core::ffi::c_void) -> i32,
+    >,
     /// text of this thread's last failure, "" if none
     pub last_error: ::core::option::Option<unsafe extern "C" fn() -> *const ::core::ffi::c_char>,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_kernel_table"][::core::mem::size_of::<lacuna_kernel_table>() - 80usize];
+    ["Size of lacuna_kernel_table"][::core::mem::size_of::<lacuna_kernel_table>() - 128usize];
     ["Alignment of lacuna_kernel_table"][::core::mem::align_of::<lacuna_kernel_table>() - 8usize];
     ["Offset of field: lacuna_kernel_table::abi"][::core::mem::offset_of!(lacuna_kernel_table, abi) - 0usize];
     ["Offset of field: lacuna_kernel_table::reserved"][::core::mem::offset_of!(lacuna_kernel_table, reserved) - 4usize];
@@ -621,8 +1098,19 @@ const _: () = {
         [::core::mem::offset_of!(lacuna_kernel_table, mask_to_lists) - 56usize];
     ["Offset of field: lacuna_kernel_table::plan_to_mask"]
         [::core::mem::offset_of!(lacuna_kernel_table, plan_to_mask) - 64usize];
+    ["Offset of field: lacuna_kernel_table::decode_config"]
+        [::core::mem::offset_of!(lacuna_kernel_table, decode_config) - 72usize];
+    ["Offset of field: lacuna_kernel_table::decode"][::core::mem::offset_of!(lacuna_kernel_table, decode) - 80usize];
+    ["Offset of field: lacuna_kernel_table::gate_pool"]
+        [::core::mem::offset_of!(lacuna_kernel_table, gate_pool) - 88usize];
+    ["Offset of field: lacuna_kernel_table::gate_project"]
+        [::core::mem::offset_of!(lacuna_kernel_table, gate_project) - 96usize];
+    ["Offset of field: lacuna_kernel_table::gate_select"]
+        [::core::mem::offset_of!(lacuna_kernel_table, gate_select) - 104usize];
+    ["Offset of field: lacuna_kernel_table::block_max"]
+        [::core::mem::offset_of!(lacuna_kernel_table, block_max) - 112usize];
     ["Offset of field: lacuna_kernel_table::last_error"]
-        [::core::mem::offset_of!(lacuna_kernel_table, last_error) - 72usize];
+        [::core::mem::offset_of!(lacuna_kernel_table, last_error) - 120usize];
 };
 impl Default for lacuna_kernel_table {
     fn default() -> Self {

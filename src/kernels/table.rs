@@ -72,6 +72,12 @@ impl Kernels {
             && table.schedule_build.is_some()
             && table.mask_to_lists.is_some()
             && table.plan_to_mask.is_some()
+            && table.decode_config.is_some()
+            && table.decode.is_some()
+            && table.gate_pool.is_some()
+            && table.gate_project.is_some()
+            && table.gate_select.is_some()
+            && table.block_max.is_some()
             && table.last_error.is_some();
         if !complete {
             return Err(broken("the kernel table lacks an entry".into()));
@@ -89,15 +95,36 @@ impl Kernels {
     /// # Safety
     /// As [`Kernels::forward`], though no tensor is read.
     pub(crate) unsafe fn forward_config(&self, params: &abi::lacuna_forward_params) -> Result<KernelInfo> {
+        // SAFETY: passed on to the caller.
+        unsafe { self.config("forward_config", self.table.forward_config, params) }
+    }
+
+    /// What serves a decode request.
+    ///
+    /// # Safety
+    /// As [`Kernels::forward`], though no tensor is read.
+    pub(crate) unsafe fn decode_config(&self, params: &abi::lacuna_forward_params) -> Result<KernelInfo> {
+        // SAFETY: passed on to the caller.
+        unsafe { self.config("decode_config", self.table.decode_config, params) }
+    }
+
+    /// # Safety
+    /// As [`Kernels::forward`], though no tensor is read.
+    unsafe fn config(
+        &self,
+        call: &'static str,
+        entry: Option<unsafe extern "C" fn(*const abi::lacuna_forward_params, *mut abi::lacuna_forward_config) -> i32>,
+        params: &abi::lacuna_forward_params,
+    ) -> Result<KernelInfo> {
         let mut config = abi::lacuna_forward_config::default();
         // SAFETY: both structs are live; the caller vouches for the contents of `params`.
-        let status = self.table.forward_config.map_or(abi::LACUNA_NO_KERNEL, |f| unsafe { f(params, &mut config) });
-        self.check(status, "forward_config")?;
+        let status = entry.map_or(abi::LACUNA_NO_KERNEL, |f| unsafe { f(params, &mut config) });
+        self.check(status, call)?;
         // The launcher fills a fixed array of 64; stop at the terminator, or at the end if there is none.
         let name = config.kernel.iter().take_while(|&&c| c != 0).map(|&c| char::from(c as u8)).collect();
         let size = |value: i32| usize::try_from(value).unwrap_or(0);
         let family = KernelFamily::from_abi(config.family).ok_or_else(|| Error::Value {
-            what: "forward_config",
+            what: call,
             expected: "answered with a known kernel family".into(),
             got: config.family.to_string(),
         })?;
@@ -111,69 +138,6 @@ impl Kernels {
             threads: size(config.threads),
             smem_bytes: size(config.smem_bytes),
         })
-    }
-
-    /// Launches attention.
-    ///
-    /// # Safety
-    /// Every pointer of `params` is null where the header allows it, or points to memory of this machine with the
-    /// extent that the shape and strides say; `stream` belongs to this machine, and on CUDA its context is current.
-    pub(crate) unsafe fn forward(&self, params: &abi::lacuna_forward_params, stream: *mut c_void) -> Result<()> {
-        // SAFETY: passed on to the caller.
-        let status = self.table.forward.map_or(abi::LACUNA_NO_KERNEL, |f| unsafe { f(params, stream) });
-        self.check(status, "forward")
-    }
-
-    /// Launches the merge of partial results.
-    ///
-    /// # Safety
-    /// As [`Kernels::forward`].
-    pub(crate) unsafe fn merge(&self, params: &abi::lacuna_merge_params, stream: *mut c_void) -> Result<()> {
-        // SAFETY: passed on to the caller.
-        let status = self.table.merge.map_or(abi::LACUNA_NO_KERNEL, |f| unsafe { f(params, stream) });
-        self.check(status, "merge")
-    }
-
-    /// Launches the build of a schedule.
-    ///
-    /// # Safety
-    /// As [`Kernels::forward`].
-    pub(crate) unsafe fn schedule_build(
-        &self,
-        params: &abi::lacuna_schedule_params,
-        stream: *mut c_void,
-    ) -> Result<()> {
-        // SAFETY: passed on to the caller.
-        let status = self.table.schedule_build.map_or(abi::LACUNA_NO_KERNEL, |f| unsafe { f(params, stream) });
-        self.check(status, "schedule_build")
-    }
-
-    /// Launches the conversion of a dense mask to lists.
-    ///
-    /// # Safety
-    /// As [`Kernels::forward`].
-    pub(crate) unsafe fn mask_to_lists(
-        &self,
-        params: &abi::lacuna_mask_to_lists_params,
-        stream: *mut c_void,
-    ) -> Result<()> {
-        // SAFETY: passed on to the caller.
-        let status = self.table.mask_to_lists.map_or(abi::LACUNA_NO_KERNEL, |f| unsafe { f(params, stream) });
-        self.check(status, "mask_to_lists")
-    }
-
-    /// Launches the conversion of a plan to a dense mask.
-    ///
-    /// # Safety
-    /// As [`Kernels::forward`].
-    pub(crate) unsafe fn plan_to_mask(
-        &self,
-        params: &abi::lacuna_plan_to_mask_params,
-        stream: *mut c_void,
-    ) -> Result<()> {
-        // SAFETY: passed on to the caller.
-        let status = self.table.plan_to_mask.map_or(abi::LACUNA_NO_KERNEL, |f| unsafe { f(params, stream) });
-        self.check(status, "plan_to_mask")
     }
 
     /// Turns a status into a result; must run on the thread that made the call, as the message is thread-local.
@@ -201,6 +165,49 @@ impl Kernels {
             _ => Error::Cuda { call, message },
         })
     }
+}
+
+macro_rules! launches {
+    ($($(#[$doc:meta])* $name:ident($params:ty);)*) => {
+        impl Kernels {
+            $(
+                $(#[$doc])*
+                ///
+                /// # Safety
+                /// Every pointer of `params` is null where the header allows it, or points to memory of this machine
+                /// with the extent that sizes and strides say; `stream` belongs to this machine, and on CUDA its
+                /// context is current.
+                pub(crate) unsafe fn $name(&self, params: &$params, stream: *mut c_void) -> Result<()> {
+                    // SAFETY: passed on to the caller.
+                    let status = self.table.$name.map_or(abi::LACUNA_NO_KERNEL, |f| unsafe { f(params, stream) });
+                    self.check(status, stringify!($name))
+                }
+            )*
+        }
+    };
+}
+
+launches! {
+    /// Launches attention.
+    forward(abi::lacuna_forward_params);
+    /// Launches the merge of partial results.
+    merge(abi::lacuna_merge_params);
+    /// Launches the build of a schedule.
+    schedule_build(abi::lacuna_schedule_params);
+    /// Launches the conversion of a dense mask to lists.
+    mask_to_lists(abi::lacuna_mask_to_lists_params);
+    /// Launches the conversion of a plan to a dense mask.
+    plan_to_mask(abi::lacuna_plan_to_mask_params);
+    /// Launches attention of a few queries a sequence.
+    decode(abi::lacuna_forward_params);
+    /// Launches the pooling of a gate's inputs.
+    gate_pool(abi::lacuna_gate_pool_params);
+    /// Launches the projection of pooled features to gate vectors.
+    gate_project(abi::lacuna_gate_project_params);
+    /// Launches the selection of blocks by gate vectors.
+    gate_select(abi::lacuna_gate_select_params);
+    /// Launches the map of largest probabilities.
+    block_max(abi::lacuna_block_max_params);
 }
 
 /// A C string of the library as text; empty for null.

@@ -402,6 +402,7 @@ impl BlockPlan {
             block_k: self.block.k as i32,
             row_shift: geometry.row_shift as i32,
             first_row: geometry.first_row as i32,
+            absolute: i32::from(self.rows == Rows::Absolute),
             ..Default::default()
         };
         match &self.kind {
