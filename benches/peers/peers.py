@@ -65,15 +65,10 @@ def print_plan(chosen, rows, seconds):
 
 
 class Worker:
-    """One measuring process; `events()` yields what it says, then its end: None, or why it was ended."""
+    """One measuring process."""
 
-    def __init__(self, job):
-        self.process = subprocess.Popen(
-            [sys.executable, str(HERE / "peers.py"), "--worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+    def __init__(self, command, job):
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.process.stdin.write(json.dumps(job))
         self.process.stdin.close()
         self.lines = queue.Queue()
@@ -94,8 +89,11 @@ class Worker:
 
 
 class Run:
+    """All workers of one call of this program."""
+
     def __init__(self, options, chosen):
         self.options = options
+        self.command = [sys.executable, str(HERE / "peers.py"), "--worker"]
         self.deadline = time.time() + options.seconds
         self.remaining = chosen
         self.losses = Counter()
@@ -148,7 +146,7 @@ class Run:
         for case in self.remaining:
             rows = self.rows(case)
             plan.append((dataclasses.asdict(case), rows, case_module.estimated_seconds(case, rows, compiled)))
-        worker = Worker({"cases": plan, "library": self.options.library, "deadline": self.deadline})
+        worker = Worker(self.command, {"cases": plan, "library": self.options.library, "deadline": self.deadline})
         by_name = {case.name: case for case in self.remaining}
         current = (None, None)
         try:

@@ -1,8 +1,8 @@
 """Attention in float32 for a few query rows of every head, and the comparison with a row's output.
 
-A relative error of a query row, |out - ref| / |ref|, is 0.2 % or less for bf16: half an ulp is 0.2 % in P and in the
-output, and errors of many keys average out. With random inputs each attended block carries a share of the row of
-sqrt(2 / blocks), so that one missing or foreign block in 1024 moves it by 4 %. The bound lies between.
+The relative error of a query row, |out - ref| / |ref|, is about 0.3 % in bf16: half an ulp is up to 0.4 % in P and in
+the output, and errors of many keys average out. With random inputs a missing block among n moves a row by 1 / sqrt(n),
+3 % for one in 1024. The bound lies between.
 """
 
 import math
