@@ -14,6 +14,7 @@ SCALARS = {
     "int64_t": ctypes.c_int64,
     "uint64_t": ctypes.c_uint64,
     "float": ctypes.c_float,
+    "double": ctypes.c_double,
     "char": ctypes.c_char,
 }
 
