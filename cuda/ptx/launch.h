@@ -10,9 +10,9 @@
 #include <string.h>
 #else
 #include <atomic>
-#include <mutex>
 #include <cstdarg>
 #include <cstdio>
+#include <mutex>
 #endif
 
 namespace LACUNA_NS {
