@@ -118,8 +118,8 @@ impl Recipe {
             );
         }
         let means = self.k_pool.contains(&Pool::Avg) && (self.kind == Kind::Decode || self.q_pool.contains(&Pool::Avg));
-        if self.init == Init::Mean && !(means && self.gate_dim == self.head_dim) {
-            return request!("--init mean needs the pool avg on both sides and --gate-dim {}", self.head_dim);
+        if self.init == Init::Mean && !(means && self.gate_dim.is_multiple_of(self.head_dim)) {
+            return request!("--init mean needs the pool avg on both sides and whole heads of --gate-dim");
         }
         Ok(())
     }

@@ -116,7 +116,8 @@ mod tests {
         let (n, dim, block) = (41, 8, 16);
         let tensor = |heads: usize, seed: usize| {
             let value = |i: usize| ((i * 7919 + seed * 31) % 101) as f32 / 50.0 - 1.0;
-            Tensor::from_vec((0..heads * n * dim).map(value).collect::<Vec<_>>(), (heads, n, dim), &Device::Cpu).unwrap()
+            Tensor::from_vec((0..heads * n * dim).map(value).collect::<Vec<_>>(), (heads, n, dim), &Device::Cpu)
+                .unwrap()
         };
         let (q, k, v) = (tensor(2, 1), tensor(1, 2), tensor(1, 3));
         let heads = Heads { layer: 0, q: &q, k: &k, v: &v, gate_q: &q, gate_k: &k };
