@@ -46,7 +46,7 @@ pub enum Storage {
 impl Storage {
     pub const ALL: [Self; 4] = [Self::Packed, Self::SeqFirst, Self::Gaps, Self::Odd];
 
-    fn layout(self, dims: [usize; 4]) -> Layout {
+    pub fn layout(self, dims: [usize; 4]) -> Layout {
         let [_, heads, seq, dim] = dims.map(|d| d as i64);
         match self {
             Self::Packed => Layout::contiguous(dims),

@@ -4,6 +4,10 @@
 mod arguments;
 mod devices;
 mod forward;
+mod gate_expected;
+mod gate_features;
+mod gate_lists;
+mod gate_vectors;
 mod harness;
 mod hopper;
 mod options;
