@@ -5,6 +5,7 @@ mod attention_call;
 mod check;
 mod config;
 mod demo;
+mod distill;
 mod failure;
 mod files;
 mod info;
@@ -32,6 +33,7 @@ struct Cli {
 enum Command {
     Attend(attend::Args),
     Demo(demo::Args),
+    Distill(distill::Args),
     Show(show::Args),
     Check(check::Args),
     Info(info::Args),
@@ -55,6 +57,7 @@ fn run(command: &Command) -> Result<()> {
     match command {
         Command::Attend(args) => attend::run(args),
         Command::Demo(args) => demo::run(args),
+        Command::Distill(args) => distill::run(args),
         Command::Show(args) => show::run(args),
         Command::Check(args) => check::run(args),
         Command::Info(args) => info::run(args),

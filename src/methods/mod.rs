@@ -1,5 +1,6 @@
 //! Planners: each turns the settings of a published method into a plan.
 
 pub mod s2;
+pub mod seer;
 
 pub use s2::{S2Config, S2Variant};

@@ -2,6 +2,7 @@
 #![cfg(feature = "simt")]
 
 mod arguments;
+mod block_max;
 mod devices;
 mod forward;
 mod gate_expected;

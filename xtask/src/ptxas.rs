@@ -6,8 +6,8 @@ use std::path::Path;
 use crate::budgets::budget;
 use crate::reports::{self, Report, Usage};
 
-/// Kernels whose mangled name contains this must keep everything in registers.
-const HOT: &str = "forward";
+/// Kernels whose mangled name contains one of these must keep everything in registers.
+const HOT: &[&str] = &["forward", "block_max"];
 
 /// Prints a table of all kernels; fails on advisories, on local memory in a hot kernel and on registers over a budget.
 pub fn run(folder: &Path) -> Result<(), String> {
@@ -36,7 +36,7 @@ pub fn run(folder: &Path) -> Result<(), String> {
 }
 
 fn fault(kernel: &str, usage: &Usage) -> Option<String> {
-    if kernel.contains(HOT) && usage.uses_local_memory() {
+    if HOT.iter().any(|part| kernel.contains(part)) && usage.uses_local_memory() {
         return Some("local memory in a hot kernel".into());
     }
     let budget = budget(kernel)?;

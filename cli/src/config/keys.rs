@@ -1,6 +1,7 @@
 //! The config keys of each method with their defaults.
 
-use crate::failure::{Failure, Result};
+use super::strict::config_error;
+use crate::failure::Result;
 use serde::Deserialize;
 
 /// Block sizes that the kernels serve.
@@ -37,32 +38,33 @@ macro_rules! keys {
         pub struct $name {
             causal: bool,
             scale: Option<f64>,
-            dtype: ComputeType,
+            dtype: super::ComputeType,
             $($(#[$key_doc])* pub $key: $type,)*
         }
 
         impl Default for $name {
             fn default() -> Self {
-                Self { causal: true, scale: None, dtype: ComputeType::Bf16, $($key: $default,)* }
+                Self { causal: true, scale: None, dtype: super::ComputeType::Bf16, $($key: $default,)* }
             }
         }
 
         impl $name {
             /// Parses and range-checks a config text.
-            pub fn parse(text: &str) -> Result<Self> {
-                let keys: Self = strict_json(text)?;
-                check_scale(keys.scale)?;
+            pub fn parse(text: &str) -> $crate::failure::Result<Self> {
+                let keys: Self = super::strict::strict_json(text)?;
+                super::keys::check_scale(keys.scale)?;
                 keys.check()?;
                 Ok(keys)
             }
 
             /// The keys that every method has.
-            pub fn options(&self) -> Options {
-                Options { causal: self.causal, scale: self.scale.map(|s| s as f32), dtype: self.dtype }
+            pub fn options(&self) -> super::Options {
+                super::Options { causal: self.causal, scale: self.scale.map(|s| s as f32), dtype: self.dtype }
             }
         }
     };
 }
+pub(super) use keys;
 
 keys! {
     /// `dense`: every key that the mask lets through.
@@ -136,50 +138,18 @@ impl S2Keys {
     }
 }
 
-fn config_error(message: impl std::fmt::Display) -> Failure {
-    Failure::Request(format!("config: {message}"))
-}
-
-fn check_block_size(key: &str, size: usize) -> Result<()> {
+pub(super) fn check_block_size(key: &str, size: usize) -> Result<()> {
     if BLOCK_SIZES.contains(&size) {
         return Ok(());
     }
     Err(config_error(format_args!("{key} must be one of {BLOCK_SIZES:?}, got {size}")))
 }
 
-fn check_scale(scale: Option<f64>) -> Result<()> {
+pub(super) fn check_scale(scale: Option<f64>) -> Result<()> {
     match scale {
         Some(s) if !(s as f32).is_finite() => Err(config_error(format_args!("scale must be a finite f32, got {s}"))),
         _ => Ok(()),
     }
-}
-
-/// serde's derive refuses unknown and duplicate keys; serde_path_to_error tells which key an error belongs to.
-fn strict_json<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T> {
-    // A derived struct would also take an array of its fields.
-    if !text.trim_start().starts_with('{') {
-        return Err(config_error("expected an object `{...}`"));
-    }
-    let mut json = serde_json::Deserializer::from_str(text);
-    let value = serde_path_to_error::deserialize(&mut json).map_err(|e| {
-        let message = plain_words(&e.inner().to_string());
-        match e.path().to_string().as_str() {
-            "." | "?" => config_error(message),
-            key if message.contains(&format!("`{key}`")) => config_error(message),
-            key => config_error(format_args!("{key}: {message}")),
-        }
-    })?;
-    json.end().map_err(config_error)?;
-    Ok(value)
-}
-
-/// serde names Rust types; the reader of a config need not know them.
-fn plain_words(message: &str) -> String {
-    message
-        .replace("expected usize", "expected a whole number of at least 0")
-        .replace("expected i64", "expected a whole number")
-        .replace("expected f64", "expected a number")
-        .replace("expected a boolean", "expected true or false")
 }
 
 #[cfg(test)]

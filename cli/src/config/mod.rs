@@ -2,8 +2,9 @@
 
 mod keys;
 mod method;
+mod strict;
 
-pub use keys::{ComputeType, S2Keys, Variant};
+pub use keys::{ComputeType, Options, S2Keys, Variant};
 pub use method::{Method, MethodKeys};
 
 use crate::failure::{Failure, Result};

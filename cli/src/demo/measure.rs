@@ -4,7 +4,7 @@ use super::kernel_attention::{KernelAttention, Probe};
 use super::results::{BlockPicture, Family, Results, Row};
 use super::settings::{Setting, all};
 use crate::failure::{Failure, Result};
-use crate::model::{Attention, Exact, Heads, Model, block_map};
+use crate::model::{Attention, Exact, Heads, Model, block_maps};
 use crate::terminal;
 use candle_core::Tensor;
 use lacuna::Device;
@@ -119,10 +119,9 @@ struct Maps {
 impl Attention for Maps {
     fn attend(&mut self, heads: &Heads<'_>) -> Result<Tensor> {
         if heads.layer == self.layer {
-            let (q_heads, n, _) = heads.q.dims3()?;
-            let blocks = n.div_ceil(MAP_BLOCK);
-            let map = |h| Ok(BlockPicture { rows: blocks, columns: blocks, values: block_map(heads, h, MAP_BLOCK)? });
-            self.maps = (0..q_heads).map(map).collect::<Result<_>>()?;
+            let blocks = heads.q.dim(1)?.div_ceil(MAP_BLOCK);
+            let picture = |values| BlockPicture { rows: blocks, columns: blocks, values };
+            self.maps = block_maps(heads, MAP_BLOCK)?.into_iter().map(picture).collect();
         }
         Exact.attend(heads)
     }

@@ -1,8 +1,8 @@
 //! Who picks the blocks of a row of the demo.
 
-use super::selection::{best_blocks, blocks_for_density, random_scores};
+use super::selection::{best_blocks, blocks_for_density, pooled_scores, random_scores};
 use crate::failure::Result;
-use crate::model::{Heads, block_map};
+use crate::model::{Heads, block_maps};
 use lacuna::{AttentionShape, BlockFormula, BlockPlan, BlockSize, S2Config, Stream};
 
 /// A way to pick blocks.
@@ -20,6 +20,13 @@ pub enum Planner {
     },
     /// For each row the blocks with the largest probability in the true attention map.
     Oracle {
+        /// Queries and keys of a block.
+        block: usize,
+        /// Part of the causal pairs to keep.
+        density: f64,
+    },
+    /// For each row the blocks whose mean key has the largest product with the mean query: a gate that learned nothing.
+    Pooled {
         /// Queries and keys of a block.
         block: usize,
         /// Part of the causal pairs to keep.
@@ -48,21 +55,21 @@ impl Planner {
     /// Looks at the layer's inputs. Not part of any time measured: an oracle is not a method.
     pub fn select(&self, heads: &Heads<'_>) -> Result<Selection> {
         let (q_heads, n, _) = heads.q.dims3()?;
-        let masks = |block: usize, density: f64, scores: &dyn Fn(usize, usize) -> Result<Vec<f32>>| {
+        let marks = |block: usize, density: f64, scores: Vec<Vec<f32>>| {
             let blocks = n.div_ceil(block);
             let keep = blocks_for_density(density, blocks);
-            let planes = (0..q_heads).map(|h| Ok(best_blocks(&scores(h, blocks)?, blocks, keep)));
-            let data = planes.collect::<Result<Vec<_>>>()?.concat();
-            Ok(Selection::Mask([1, q_heads, blocks, blocks], data, block))
+            let data = scores.iter().flat_map(|scores| best_blocks(scores, blocks, keep)).collect();
+            Selection::Mask([1, q_heads, blocks, blocks], data, block)
         };
-        match *self {
-            Self::Dense | Self::S2(_) | Self::Window { .. } => Ok(Selection::Formula),
-            Self::Oracle { block, density } => masks(block, density, &|h, _| block_map(heads, h, block)),
+        Ok(match *self {
+            Self::Dense | Self::S2(_) | Self::Window { .. } => Selection::Formula,
+            Self::Oracle { block, density } => marks(block, density, block_maps(heads, block)?),
+            Self::Pooled { block, density } => marks(block, density, pooled_scores(heads, block)?),
             Self::Random { block, density, seed } => {
                 let stream = |h: usize| seed + (heads.layer * q_heads + h) as u64;
-                masks(block, density, &|h, blocks| Ok(random_scores(stream(h), blocks)))
+                marks(block, density, (0..q_heads).map(|h| random_scores(stream(h), n.div_ceil(block))).collect())
             }
-        }
+        })
     }
 
     /// The plan for the kernels.

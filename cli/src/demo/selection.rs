@@ -1,4 +1,8 @@
-//! Block selections that need more than a formula: the oracle's and the random one.
+//! Block selections that need more than a formula: the best blocks by some score.
+
+use crate::failure::Result;
+use crate::model::Heads;
+use candle_core::Tensor;
 
 /// The published rule for blocks a row: with `k` of `blocks` kept in every row, the lower triangle has density
 /// `1 - (1 - k/blocks)^2` (SeerAttention).
@@ -19,6 +23,21 @@ pub fn best_blocks(scores: &[f32], blocks: usize, keep: usize) -> Vec<u8> {
         marks[i] = 1;
     }
     mask
+}
+
+/// Products of the mean query and the mean key of each pair of blocks, one map a query head.
+pub fn pooled_scores(heads: &Heads<'_>, block: usize) -> Result<Vec<Vec<f32>>> {
+    let (q, k) = (block_means(heads.q, block)?, block_means(heads.k, block)?);
+    let q_heads = q.dim(0)?;
+    let scores = |h: usize| Ok(q.get(h)?.matmul(&k.get(h * k.dim(0)? / q_heads)?.t()?)?.flatten_all()?.to_vec1()?);
+    (0..q_heads).map(scores).collect()
+}
+
+/// `[heads, n, dim]` to `[heads, ceil(n / block), dim]`; the last block over the tokens that it has.
+fn block_means(x: &Tensor, block: usize) -> Result<Tensor> {
+    let n = x.dim(1)?;
+    let mean = |i: usize| x.narrow(1, i * block, block.min(n - i * block))?.mean_keepdim(1);
+    Ok(Tensor::cat(&(0..n.div_ceil(block)).map(mean).collect::<candle_core::Result<Vec<_>>>()?, 1)?)
 }
 
 /// Scores that have nothing to do with the text: SplitMix64 of the position.

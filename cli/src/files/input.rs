@@ -35,6 +35,17 @@ impl TensorFile {
         SafeTensors::deserialize(&self.bytes).map_err(|e| self.error(e))
     }
 
+    /// An entry of `__metadata__`.
+    pub fn note(&self, key: &str) -> Result<Option<String>> {
+        let (_, header) = SafeTensors::read_metadata(&self.bytes).map_err(|e| self.error(e))?;
+        Ok(header.metadata().as_ref().and_then(|metadata| metadata.get(key).cloned()))
+    }
+
+    /// The bytes of the whole file.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// A tensor of four dimensions with their sizes.
     fn tensor4<'a>(&self, tensors: &SafeTensors<'a>, name: &str) -> Result<(TensorView<'a>, [usize; 4])> {
         let Ok(view) = tensors.tensor(name) else {

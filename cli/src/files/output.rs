@@ -68,20 +68,26 @@ fn is_same_file(a: &Path, b: &Path) -> bool {
 /// Tensors and metadata in the making.
 #[derive(Default)]
 pub struct Contents {
-    tensors: Vec<(&'static str, &'static str, Vec<usize>, Vec<u8>)>,
+    tensors: Vec<(String, &'static str, Vec<usize>, Vec<u8>)>,
     metadata: BTreeMap<&'static str, String>,
 }
 
 impl Contents {
     /// Adds an f32 tensor.
-    pub fn add_f32(&mut self, name: &'static str, dims: &[usize], values: &[f32]) {
+    pub fn add_f32(&mut self, name: impl Into<String>, dims: &[usize], values: &[f32]) {
         let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-        self.tensors.push((name, "F32", dims.to_vec(), bytes));
+        self.tensors.push((name.into(), "F32", dims.to_vec(), bytes));
+    }
+
+    /// Adds a bf16 tensor, rounded.
+    pub fn add_bf16(&mut self, name: impl Into<String>, dims: &[usize], values: &[f32]) {
+        let bytes = values.iter().flat_map(|&x| lacuna::bf16::from_f32(x).to_le_bytes()).collect();
+        self.tensors.push((name.into(), "BF16", dims.to_vec(), bytes));
     }
 
     /// Adds a u8 tensor.
-    pub fn add_u8(&mut self, name: &'static str, dims: &[usize], values: Vec<u8>) {
-        self.tensors.push((name, "U8", dims.to_vec(), values));
+    pub fn add_u8(&mut self, name: impl Into<String>, dims: &[usize], values: Vec<u8>) {
+        self.tensors.push((name.into(), "U8", dims.to_vec(), values));
     }
 
     /// Adds a line of `__metadata__`.
@@ -97,7 +103,7 @@ impl Contents {
         let mut start = 0;
         for (name, dtype, dims, bytes) in &self.tensors {
             let offsets = [start, start + bytes.len()];
-            header.insert((*name).to_owned(), json!({"dtype": dtype, "shape": dims, "data_offsets": offsets}));
+            header.insert(name.clone(), json!({"dtype": dtype, "shape": dims, "data_offsets": offsets}));
             start += bytes.len();
         }
         let mut header = Value::Object(header).to_string().into_bytes();

@@ -9,7 +9,7 @@ mod exact;
 mod weights;
 
 pub use attention::{Attention, Heads};
-pub use exact::{Exact, block_map};
+pub use exact::{Exact, block_maps, masked_attention};
 pub use weights::{Config, Files};
 
 use crate::failure::{Failure, Result};
@@ -83,10 +83,12 @@ impl Model {
         let split = |x: Tensor, heads: usize| -> Result<Tensor> {
             Ok(x.reshape((n, heads, c.head_dim))?.transpose(0, 1)?.contiguous()?)
         };
-        let q = rotate(&split(linear(h, &block.q)?, c.num_attention_heads)?, cos, sin)?;
-        let k = rotate(&split(linear(h, &block.k)?, c.num_key_value_heads)?, cos, sin)?;
+        let gate_q = split(linear(h, &block.q)?, c.num_attention_heads)?;
+        let gate_k = split(linear(h, &block.k)?, c.num_key_value_heads)?;
+        let (q, k) = (rotate(&gate_q, cos, sin)?, rotate(&gate_k, cos, sin)?);
         let v = split(linear(h, &block.v)?, c.num_key_value_heads)?;
-        let out = attention.attend(&Heads { layer, q: &q, k: &k, v: &v })?;
+        let heads = Heads { layer, q: &q, k: &k, v: &v, gate_q: &gate_q, gate_k: &gate_k };
+        let out = attention.attend(&heads)?;
         Ok(out.transpose(0, 1)?.reshape((n, c.num_attention_heads * c.head_dim))?)
     }
 

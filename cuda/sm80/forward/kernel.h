@@ -21,11 +21,11 @@ namespace sm80 {
 __device__ __forceinline__ int fragment_row(int warp_row, int r) { return warp_row + thread_index() % 32 / 4 + 8 * r; }
 
 // Keys that every row of the warp sees: slots inside need no mask.
-__device__ __forceinline__ KeyRange common_keys(const lacuna_forward_params& p, int warp_row) {
-  const int64_t first = key_position(p.shape, warp_row);
+__device__ __forceinline__ KeyRange common_keys(const lacuna_shape& shape, const lacuna_mask& mask, int warp_row) {
+  const int64_t first = key_position(shape, warp_row);
   const int64_t last = first + kGroupRows - 1;
-  return KeyRange{visible_keys(p.mask, p.shape.kv_len, last, last).low,
-                  visible_keys(p.mask, p.shape.kv_len, first, first).high};
+  return KeyRange{visible_keys(mask, shape.kv_len, last, last).low,
+                  visible_keys(mask, shape.kv_len, first, first).high};
 }
 
 // scores: products of the slot's 16 keys, as two n8 tiles.
@@ -206,7 +206,7 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kTile.blocks)
 
   const ScoreRule rule = score_rule(p);
   const int warp_row = tile.first_row + warp * kGroupRows;
-  const KeyRange unmasked = common_keys(p, warp_row);
+  const KeyRange unmasked = common_keys(p.shape, p.mask, warp_row);
   RowState state = empty_rows();
   Accumulator<Traits> acc = {};
 

@@ -1,0 +1,216 @@
+//! How gates are trained: everything that decides the resulting weights, as the command line and the checkpoint name it.
+
+use crate::failure::{Failure, Result, request};
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+/// What a gate selects for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Blocks of queries, a selection for each query head (SeerAttention)
+    Prefill,
+    /// Single queries, a selection for each KV head (SeerAttention-R)
+    Decode,
+}
+
+/// How the tokens of a block become one vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pool {
+    Max,
+    Min,
+    Avg,
+}
+
+/// Where training starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Init {
+    /// At the product of the blocks' means
+    Mean,
+    /// Uniform numbers (Glorot)
+    Random,
+}
+
+/// The settings and sizes of a training run. A checkpoint of other ones is refused.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Recipe {
+    pub kind: Kind,
+    pub block_size: usize,
+    /// Joined in the order max, min, avg.
+    pub q_pool: Vec<Pool>,
+    pub k_pool: Vec<Pool>,
+    pub project_q: bool,
+    pub per_kv_head: bool,
+    pub norm: bool,
+    pub gate_dim: usize,
+    pub rope_theta: f64,
+    pub layers: usize,
+    pub q_heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    /// Tokens of a window.
+    pub window: usize,
+    pub windows: usize,
+    /// Decode: queries of a window that are learned from.
+    pub rows: usize,
+    /// Leading share of a window whose queries are not learned from.
+    pub skip: f64,
+    /// Prefill: whether a row's own block, which attention keeps anyway, is left out of target and softmax.
+    pub drop_current: bool,
+    /// Exponent of the probabilities before rows are normalised.
+    pub power: f64,
+    pub init: Init,
+    pub steps: usize,
+    pub warm_up: usize,
+    pub batch: usize,
+    pub lr: f64,
+    pub min_lr: f64,
+    pub seed: u64,
+    /// Fingerprint of the text and model, or of the captured tensors.
+    pub data: String,
+}
+
+impl Recipe {
+    /// Checks the settings against each other and against the sizes.
+    pub fn validate(&self) -> Result<()> {
+        if ![16, 32, 64, 128].contains(&self.block_size) {
+            return request!("--block-size must be 16, 32, 64 or 128, got {}", self.block_size);
+        }
+        for (option, value) in [("--steps", self.steps), ("--batch", self.batch), ("--windows", self.windows)] {
+            if !(1..=1 << 30).contains(&value) {
+                return request!("{option} must be in 1..=2^30, got {value}");
+            }
+        }
+        if self.kind == Kind::Decode && !(1..=1 << 30).contains(&self.rows) {
+            return request!("--rows must be in 1..=2^30, got {}", self.rows);
+        }
+        for (option, value) in [("--lr", self.lr), ("--min-lr", self.min_lr)] {
+            if !(value >= 0.0 && value.is_finite()) {
+                return request!("{option} must be at least 0 and finite, got {value}");
+            }
+        }
+        if !(0.0..1.0).contains(&self.skip) {
+            return request!("--skip must be at least 0 and below 1, got {}", self.skip);
+        }
+        if !(self.power > 0.0 && self.power.is_finite()) {
+            return request!("--power must be positive and finite, got {}", self.power);
+        }
+        if self.gate_dim == 0 || !self.gate_dim.is_multiple_of(2) || self.gate_dim > 256 {
+            return request!("--gate-dim must be even and in 2..=256, got {}", self.gate_dim);
+        }
+        if !(self.rope_theta >= 1.0 && self.rope_theta.is_finite()) {
+            return request!("--rope-theta must be at least 1 and finite, got {}", self.rope_theta);
+        }
+        if self.kind == Kind::Decode && (self.project_q || self.per_kv_head || self.drop_current) {
+            return request!("--project-q, --per-kv-head, --drop-current are for prefill: decode gates always do that");
+        }
+        if self.kind == Kind::Prefill && self.norm {
+            return request!("--norm is for decode gates: prefill gates have none");
+        }
+        let direct = self.q_pool.len() * self.head_dim;
+        if self.kind == Kind::Prefill && !self.project_q && direct != self.gate_dim {
+            return request!(
+                "without --project-q the pooled queries are the gate's vectors: --gate-dim must be {direct} \
+                 (pools × head_dim), got {}",
+                self.gate_dim
+            );
+        }
+        let means = self.k_pool.contains(&Pool::Avg) && (self.kind == Kind::Decode || self.q_pool.contains(&Pool::Avg));
+        if self.init == Init::Mean && !(means && self.gate_dim.is_multiple_of(self.head_dim)) {
+            return request!("--init mean needs the pool avg on both sides and whole heads of --gate-dim");
+        }
+        Ok(())
+    }
+
+    /// Learning rate of a step, counted from 1: up in a line, then down along a cosine.
+    pub fn rate(&self, step: usize) -> f64 {
+        if step <= self.warm_up {
+            return self.lr * step as f64 / self.warm_up as f64;
+        }
+        let done = (step - self.warm_up) as f64 / (self.steps - self.warm_up).max(1) as f64;
+        self.min_lr + (self.lr - self.min_lr) * 0.5 * (1.0 + (std::f64::consts::PI * done).cos())
+    }
+
+    /// Blocks of a window.
+    pub fn blocks(&self) -> usize {
+        self.window.div_ceil(self.block_size)
+    }
+
+    /// Heads that select: those of the target.
+    pub fn heads(&self) -> usize {
+        if self.kind == Kind::Prefill { self.q_heads } else { self.kv_heads }
+    }
+
+    /// The windows of a step: a shuffle of all of them an epoch, a function of seed and step alone.
+    pub fn batch_of(&self, step: usize) -> Vec<usize> {
+        let mut order = (usize::MAX, Vec::new());
+        let first = (step - 1) * self.batch;
+        let of = |number: usize| {
+            let epoch = number / self.windows;
+            if order.0 != epoch {
+                order = (epoch, Random::new(self.seed, &[1, epoch as u64]).shuffled(self.windows));
+            }
+            order.1[number % self.windows]
+        };
+        (first..first + self.batch).map(of).collect()
+    }
+
+    /// The first setting in which two recipes differ, with both values.
+    pub fn difference(&self, other: &Self) -> Option<String> {
+        let fields = |recipe: &Self| match serde_json::to_value(recipe) {
+            Ok(serde_json::Value::Object(map)) => map,
+            _ => serde_json::Map::new(),
+        };
+        let other = fields(other);
+        let differs = |(key, value): (String, serde_json::Value)| {
+            (other.get(&key) != Some(&value))
+                .then(|| format!("{key} {value} against {}", other.get(&key).unwrap_or(&serde_json::Value::Null)))
+        };
+        fields(self).into_iter().find_map(differs)
+    }
+
+    /// As the checkpoint holds it.
+    pub fn to_json(&self) -> Result<String> {
+        serde_json::to_string(self).map_err(|e| Failure::Failed(format!("checkpoint: {e}")))
+    }
+}
+
+/// SplitMix64, the same numbers everywhere.
+pub struct Random(u64);
+
+impl Random {
+    /// A generator of its own for each use.
+    pub fn new(seed: u64, path: &[u64]) -> Self {
+        let mut random = Self(seed);
+        for &part in path {
+            random.0 = random.next() ^ part.wrapping_mul(0xD6E8_FEB8_6659_FD93);
+        }
+        random
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// In -1..1.
+    pub fn uniform(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    }
+
+    /// In 0..n.
+    pub fn below(&mut self, n: usize) -> usize {
+        ((u128::from(self.next()) * n as u128) >> 64) as usize
+    }
+
+    /// 0..n in a random order (Fisher, Yates).
+    pub fn shuffled(&mut self, n: usize) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..n).collect();
+        (1..n).rev().for_each(|i| order.swap(i, self.below(i + 1)));
+        order
+    }
+}

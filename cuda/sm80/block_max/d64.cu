@@ -1,0 +1,6 @@
+#include "sm80/block_max/instantiate.h"
+#include "sm80/block_max/launch.h"
+
+int32_t LACUNA_NS::sm80::block_max_d64(const lacuna_block_max_params& params, void* stream) {
+  return block_max_of<64>("sm80_block_max_d64_f16", "sm80_block_max_d64_bf16", params, stream);
+}
