@@ -564,7 +564,9 @@ pub struct lacuna_gate_span {
     pub starts: *const i32,
     /// [batch] tokens of each sequence, cut to [0, len], or null: len for all
     pub lens: *const i32,
-    /// [batch] position behind the last of len tokens, in place of starts, or null
+    /// [batch] position behind the last of len tokens, in place of starts, or null. Where it is
+    /// below len, the first tokens would stand before position 0: they are not there, nor are
+    /// their rows; the others keep their numbers
     pub ends: *const i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
