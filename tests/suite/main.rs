@@ -17,5 +17,6 @@ mod pages;
 mod plans;
 mod raw;
 mod schedules;
+mod seer;
 mod timings;
 mod wide;
