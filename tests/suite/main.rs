@@ -3,6 +3,7 @@
 
 mod arguments;
 mod block_max;
+mod decode;
 mod devices;
 mod forward;
 mod gate_expected;
