@@ -182,9 +182,15 @@ impl GateCache {
         Ok(())
     }
 
-    /// The vectors and how many blocks each sequence and head has.
-    pub(super) fn vectors(&self) -> (*const f32, usize) {
-        (self.vectors.view().as_ptr(), self.blocks)
+    /// The gate vectors `[batch, heads, blocks, gate_dim]`, of query or KV heads as the gate's keys have them; zeros
+    /// where no token came.
+    pub fn vectors(&self) -> &Tensor<f32> {
+        &self.vectors
+    }
+
+    /// Blocks that a sequence may have.
+    pub(super) fn blocks(&self) -> usize {
+        self.blocks
     }
 
     pub(super) fn stream(&self) -> &Stream {

@@ -244,7 +244,7 @@ impl<T: Half> DecodeGate<T> {
         }
         // SAFETY: `parts` gave each array its place inside the workspace, whose size was checked.
         let at = |start: usize| unsafe { memory.add(start) };
-        let (k_gate, k_rows) = cache.vectors();
+        let (k_gate, k_rows) = (cache.vectors().view().as_ptr(), cache.blocks());
         let block = self.config.block_size;
         let (rule, count, value) = options.rule(block);
         let (apart, neutral) = (abi::LACUNA_GATE_CURRENT_APART, abi::LACUNA_GATE_CURRENT_NEUTRAL);

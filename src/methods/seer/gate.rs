@@ -20,8 +20,8 @@ use crate::tensor::{Half, Tensor, TensorView};
 pub struct GateWeights<T: Half> {
     /// `[1, q_heads or kv_heads, head_dim * pools, gate_dim]`: what the pools of a key block are multiplied with.
     pub w_k: Tensor<T>,
-    /// `[1, q_heads, head_dim * pools, gate_dim]` for query blocks; `None`: the one pool of the queries itself is the
-    /// gate vector, and `gate_dim` is `head_dim`.
+    /// `[1, q_heads, head_dim * pools, gate_dim]` for query blocks; `None`: the pools of the queries are the gate vector
+    /// themselves (published: one pool and `gate_dim = head_dim`).
     pub w_q: Option<Tensor<T>>,
 }
 
@@ -93,10 +93,10 @@ impl<T: Half> SeerGate<T> {
                 check_weight("w_q", w_q, [1, q_heads, head_dim * config.q_pool.count(), gate_dim])?;
                 stream.device().check_memory("w_q", w_q.stream().device())?;
             }
-            None if config.q_pool.count() != 1 || gate_dim != head_dim => {
-                let expected = format!("given, unless the queries have one pool and w_k makes {head_dim} dimensions");
-                let got = format!("none with {} pools and {gate_dim} dimensions", config.q_pool.count());
-                return Err(Error::Value { what: "w_q", expected, got });
+            None if gate_dim != head_dim * config.q_pool.count() => {
+                let pooled = head_dim * config.q_pool.count();
+                let expected = format!("given, or w_k with a gate dim of {pooled}, that of the pooled queries");
+                return Err(Error::Value { what: "w_q", expected, got: format!("none, and a gate dim of {gate_dim}") });
             }
             None => {}
         }
@@ -288,7 +288,7 @@ impl<T: Half> SeerGate<T> {
         let memory: *mut f32 = workspace.as_mut_ptr().cast();
         let (k_owner, vectors) = match &keys {
             Keys::Tokens(gate_k) => (gate_k.stream(), None),
-            Keys::Cached(cache) => (cache.stream(), Some(cache.vectors())),
+            Keys::Cached(cache) => (cache.stream(), Some((cache.vectors().view().as_ptr(), cache.blocks()))),
         };
         let w_q_owner = self.weights.w_q.as_ref().map_or(stream, |w_q| w_q.stream());
         let rope_owner = self.rope.as_ref().map_or(stream, |rope| rope.starts.stream());
