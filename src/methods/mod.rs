@@ -1,5 +1,7 @@
 //! Planners: each turns the settings of a published method into a plan.
 
+pub mod hyper;
 pub mod s2;
 
+pub use hyper::{BucketOrder, HyperConfig};
 pub use s2::{S2Config, S2Variant};

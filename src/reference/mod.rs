@@ -8,6 +8,7 @@
 mod compare;
 mod forward;
 mod gradient;
+mod hyper;
 mod merge;
 mod problem;
 mod rounding;
@@ -16,6 +17,7 @@ mod visibility;
 pub use compare::{Comparison, Expected, LseComparison, Measure, NonFinite, compare_lse};
 pub use forward::{ExpectedOutput, Output};
 pub use gradient::{ExpectedGradients, Gradients};
+pub use hyper::{HyperEstimator, HyperHash, HyperRanks, hash as hyper_hash};
 pub use merge::merge;
 pub use problem::{Problem, widen};
 pub use rounding::{round_to, ulp};
