@@ -3,6 +3,7 @@
 
 #include "ptx/machine.h"
 #if LACUNA_SIMT
+#include "simt/widen.h"
 #include <string.h>
 #endif
 
@@ -55,6 +56,22 @@ __device__ __forceinline__ T from_float(float value) {
     asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(result.bits) : "f"(value));
   } else {
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(result.bits) : "f"(value));
+  }
+  return result;
+#endif
+}
+
+// The same value.
+template <class T>
+__device__ __forceinline__ float to_float(T value) {
+#if LACUNA_SIMT
+  return widen<IsBFloat16<T>::kValue>(value.bits);
+#else
+  float result;
+  if constexpr (IsBFloat16<T>::kValue) {
+    result = __uint_as_float(static_cast<uint32_t>(value.bits) << 16);
+  } else {
+    asm("cvt.f32.f16 %0, %1;" : "=f"(result) : "h"(value.bits));
   }
   return result;
 #endif

@@ -1,6 +1,7 @@
 //! Attention over a plan: forward, the merge of partial results, and the raw entry points below them.
 
 mod forward;
+mod hyper;
 mod kernel;
 mod merge;
 mod options;
@@ -8,6 +9,7 @@ mod paged;
 pub mod raw;
 
 pub use forward::{forward, workspace_bytes};
+pub use hyper::{hyper_forward, hyper_kernel, hyper_workspace_bytes};
 pub use kernel::kernel;
 pub use merge::merge;
 pub use options::ForwardOptions;

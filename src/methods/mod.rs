@@ -3,5 +3,5 @@
 pub mod hyper;
 pub mod s2;
 
-pub use hyper::{BucketOrder, HyperConfig};
+pub use hyper::{BucketOrder, HyperConfig, HyperPlan};
 pub use s2::{S2Config, S2Variant};

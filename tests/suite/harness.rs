@@ -46,7 +46,7 @@ pub enum Storage {
 impl Storage {
     pub const ALL: [Self; 4] = [Self::Packed, Self::SeqFirst, Self::Gaps, Self::Odd];
 
-    fn layout(self, dims: [usize; 4]) -> Layout {
+    pub fn layout(self, dims: [usize; 4]) -> Layout {
         let [_, heads, seq, dim] = dims.map(|d| d as i64);
         match self {
             Self::Packed => Layout::contiguous(dims),
@@ -224,8 +224,18 @@ impl Case {
 
     /// Compares an outcome of `run::<T>` with the reference over the keys that `visible` names.
     pub fn compare<T: Half>(&self, outcome: &Outcome, visible: &impl Visibility) -> std::result::Result<(), String> {
+        self.compare_inputs(&self.inputs::<T>(), outcome, visible)
+    }
+
+    /// The same for inputs of one's own.
+    pub fn compare_inputs<T: Half>(
+        &self,
+        inputs: &[Vec<T>; 3],
+        outcome: &Outcome,
+        visible: &impl Visibility,
+    ) -> std::result::Result<(), String> {
         let wide = |values: &[T]| values.iter().map(|x| f64::from(x.to_f32())).collect::<Vec<_>>();
-        let [q, mut k, mut v] = self.inputs::<T>().map(|values| wide(&values));
+        let [q, mut k, mut v] = inputs.each_ref().map(|values| wide(values));
         if let Some(pages) = &self.pages {
             (k, v) = (pages.gather(&self.shape, &k), pages.gather(&self.shape, &v));
         }

@@ -6,6 +6,7 @@ mod devices;
 mod forward;
 mod harness;
 mod hopper;
+mod hyper;
 mod options;
 mod paged;
 mod pages;

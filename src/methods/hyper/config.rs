@@ -115,7 +115,7 @@ impl HyperConfig {
     pub fn is_exact(&self, shape: &AttentionShape, mask: &Mask) -> bool {
         let least = self.least();
         let long = if mask.causal { shape.kv_len / 2 >= least } else { shape.q_len >= least };
-        !long || shape.kv_len == 0 || shape.q_len == 0
+        !long || [shape.batch, shape.q_len, shape.kv_len].contains(&0)
     }
 
     /// `min_seq_len` as a number that lengths can be halved down to.

@@ -4,7 +4,9 @@
 //! it. `docs/hyper-attention.md` states the estimator, and where published codes depart from it.
 
 mod config;
+pub(crate) mod plan;
 mod random;
 
 pub use config::{BucketOrder, HyperConfig};
+pub use plan::HyperPlan;
 pub use random::{projections, samples};
