@@ -3,7 +3,7 @@
 mod keys;
 mod method;
 
-pub use keys::{ComputeType, S2Keys, Variant};
+pub use keys::{BucketOrder, ComputeType, HyperKeys, S2Keys, Variant};
 pub use method::{Method, MethodKeys};
 
 use crate::failure::{Failure, Result};

@@ -74,11 +74,12 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kTile.blocks)
     smem.rows[i] = row >= queries.start && row < queries.start + queries.len ? row : -1;
   }
   const ScoreRule rule = gather_rule(p.scale);
-  const SortedKeys<Traits::kTileKeys> keys(p, work, rule);
+  if (thread_index() == 0) smem.source.start(p, work, rule);
+  sync_threads();
   RowState state = empty_rows();
   Accumulator<Traits> acc = {};
   attend<Traits, false>(smem, query_rows<T>(args, work.head), p.q_stride.seq, args.q_vectors,
-                        key_tensors<T>(args, work.head), keys, rule, 0, state, acc);
+                        key_tensors<T>(args, work.head), smem.source, rule, 0, state, acc);
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const int row = smem.rows[fragment_row(thread_index() / kWarpThreads * kGroupRows, r)];

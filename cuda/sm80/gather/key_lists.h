@@ -1,16 +1,17 @@
 // Which keys a block of a gather kernel walks, tile after tile: row() is the key row that this thread lists.
 #pragma once
 
+#include "common/row_result.h"
+#include "common/score_rule.h"
 #include "ptx/math.h"
 #include "ptx/thread.h"
 #include "sm80/gather/tile.h"
-#include "common/row_result.h"
-#include "common/score_rule.h"
 
 namespace LACUNA_NS {
 namespace sm80 {
 
-// The keys of a block of a pair, in whole tiles, then its samples.
+// The keys of a block of a pair, in whole tiles, then its samples. It lies in shared memory: its state would cost every
+// thread's registers.
 template <int kTileKeys>
 struct SortedKeys {
   const int32_t* block;  // key rows of the block
@@ -23,7 +24,7 @@ struct SortedKeys {
   Segment keys;
   float weight;  // of a sample
 
-  __device__ __forceinline__ SortedKeys(const lacuna_gather_forward_params& p, const PairTile& work,
+  __device__ __forceinline__ void start(const lacuna_gather_forward_params& p, const PairTile& work,
                                         const ScoreRule& rule) {
     const lacuna_gather_plan& plan = p.plan;
     const int64_t heads = static_cast<int64_t>(p.shape.batch) * p.shape.kv_heads;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "sm80/forward/tile_table.h"
+#include "sm80/gather/key_lists.h"
 
 namespace LACUNA_NS {
 namespace sm80 {
@@ -27,7 +28,8 @@ struct GatherTraits : ForwardTraits<kHeadDim_, T> {
     T v[kStages][kTileKeys * kHeadDim_];
     int rows[kTileRows];               // query rows; -1: none
     int key_rows[kStages][kTileKeys];  // rows of k and v, of the tile being loaded and the one being listed; -1: none
-    TileKeys<kTileKeys> keys[3];       // of the tile being multiplied, too
+    SortedKeys<kTileKeys> source;
+    TileKeys<kTileKeys> keys[3];  // of the tile being multiplied, too
   };
 
   static_assert(kTileKeys % 32 == 0 && kTileKeys <= Forward::kThreads, "whole warps list a tile's keys");
