@@ -39,8 +39,8 @@ fn options(plan: &HyperPlan, scale: Option<f32>) -> ForwardOptions<'static> {
 /// # Errors
 /// As [`kernel`].
 pub fn hyper_kernel(device: &Device, plan: &HyperPlan) -> Result<KernelInfo> {
-    if let Kind::Exact(dense, _) = plan.kind() {
-        return kernel(device, plan.shape(), &options(plan, None), dense);
+    if let Kind::Exact(exact) = plan.kind() {
+        return kernel(device, plan.shape(), &options(plan, None), &exact.0);
     }
     let params = abi::lacuna_gather_forward_params {
         shape: convert::shape(plan.shape()),
@@ -77,7 +77,8 @@ pub fn hyper_forward<T: Half>(
 ) -> Result<()> {
     let (shape, options) = (plan.shape(), options(plan, scale));
     let hashed = match plan.kind() {
-        Kind::Exact(dense, schedule) => {
+        Kind::Exact(exact) => {
+            let (dense, schedule) = exact.as_ref();
             return forward(stream, shape, &options, dense, schedule, q, k, v, out, lse, workspace);
         }
         Kind::Hashed(hashed) => hashed,

@@ -123,14 +123,9 @@ impl HyperCase {
             let x: Vec<f64> = x.iter().map(|x| f64::from(x.to_f32())).collect();
             let dims = [s.batch * heads, len, s.head_dim];
             let expected = hyper_hash(&self.config, &x, dims, &projections).unwrap();
-            for (row, (got, expected)) in ranks
-                .iter()
-                .zip(&expected.ranks)
-                .zip(&expected.margins)
-                .enumerate()
-                .map(|(row, ((got, rank), margin))| (row, (*got, (*rank, *margin))))
-            {
-                assert!(got == expected.0 || expected.1 < TIE, "row {row}: {got}, not {expected:?}: {self:?}");
+            for (row, got) in ranks.iter().enumerate() {
+                let (rank, margin) = (expected.ranks[row], expected.margins[row]);
+                assert!(*got == rank || margin < TIE, "row {row}: {got}, not {rank} by {margin:e}: {self:?}");
             }
         }
     }
@@ -364,7 +359,7 @@ fn every_schedule_gives_the_same_bits_and_counts() {
     }
 }
 
-/// Two products over blocks and samples, masked ones included, and over the leaves as the dense kernel does them.
+/// Two products over blocks and samples, masked ones included, and over the leaves in steps of 16 rows and keys.
 #[test]
 fn work_is_that_of_the_pair_model() {
     let (heads, dim, block, samples) = (2, 64, 64, 64);
@@ -377,7 +372,7 @@ fn work_is_that_of_the_pair_model() {
     let (leaf, levels) = (128, 3);
     let case = HyperCase::new(shape(1, (heads, 1), (n, n), dim), Mask::CAUSAL, small(leaf, block, samples));
     let (got, counts) = counted(&stream, &case);
-    let leaves = n / leaf * (leaf * (leaf + 64) / 2);
+    let leaves = n / leaf * (leaf * (leaf + 16) / 2);
     within(counts.mma_macs, macs(levels * (n / 2) * (block + samples) + leaves));
     // Means, hash, one pass of the sort, samples, pairs, leaves.
     assert_eq!(counts.launches, 2 + 1 + 3 + 1 + 2);
@@ -389,17 +384,13 @@ fn a_sequence_does_not_depend_on_its_batch() {
     let stream = simt(4);
     let both = HyperCase::new(shape(2, (2, 1), (96, 96), 64), Mask::CAUSAL, small(24, 16, 16));
     let all = both.run::<bf16>(&stream).outcome;
-    let first = HyperCase { case: Case { shape: shape(1, (2, 1), (96, 96), 64), ..both.case.clone() }, ..both };
-    // Inputs are drawn tensor after tensor: the first sequence's keys differ, so compare a run on the same rows.
-    let inputs =
-        HyperCase { case: Case { shape: shape(2, (2, 1), (96, 96), 64), ..first.case.clone() }, ..first.clone() };
-    let [q, k, v] = inputs.inputs::<bf16>();
+    let [q, k, v] = both.inputs::<bf16>();
     let sized = |values: &[bf16], heads: usize| values[heads * 96 * 64..].to_vec();
     let (q, k, v) = (sized(&q, 2), sized(&k, 1), sized(&v, 1));
-    let shape = first.case.shape;
+    let shape = shape(1, (2, 1), (96, 96), 64);
     let tensor = |values: &[bf16], heads| Tensor::from_slice(&stream, values, [1, heads, 96, 64]).unwrap();
     let (q, k, v) = (tensor(&q, 2), tensor(&k, 1), tensor(&v, 1));
-    let mut plan = HyperPlan::new(&stream, &shape, &Mask::CAUSAL, &first.config).unwrap();
+    let mut plan = HyperPlan::new(&stream, &shape, &Mask::CAUSAL, &both.config).unwrap();
     plan.update(&stream, q.view(), k.view()).unwrap();
     let mut out = Tensor::<bf16>::uninit(&stream, [1, 2, 96, 64]).unwrap();
     let mut workspace = stream.alloc_bytes(attention::hyper_workspace_bytes(&plan)).unwrap();

@@ -58,23 +58,12 @@ impl Hyper {
         if samples.is_some() && mask.causal {
             return Err(file.error("tensor `samples` fits no causal call, which draws samples for each of its halves"));
         }
-        if let Some((count, _)) = &projections {
-            config.num_projections = *count;
-        }
-        if let Some((count, _)) = &samples {
-            config.sample_size = *count;
-        }
-        for (key, tensor, asked, given) in [
-            ("num_projections", "projections", keys.num_projections, &mut config.num_projections),
-            ("sample_size", "samples", keys.sample_size, &mut config.sample_size),
-        ] {
-            let Some(asked) = asked else { continue };
-            let held = if tensor == "samples" { samples.is_some() } else { projections.is_some() };
-            if held && asked != *given {
-                return Err(file.error(format_args!("tensor `{tensor}` has {given}, but {key} is {asked}")));
-            }
-            *given = asked;
-        }
+        let defaults = HyperConfig::default();
+        let given = projections.as_ref().map(|(count, _)| *count);
+        config.num_projections =
+            agreed(file, ["num_projections", "projections"], keys.num_projections, given, defaults.num_projections)?;
+        let given = samples.as_ref().map(|(count, _)| *count);
+        config.sample_size = agreed(file, ["sample_size", "samples"], keys.sample_size, given, defaults.sample_size)?;
         config.validate(shape, mask).map_err(|error| match Failure::from(error) {
             Failure::Request(text) => Failure::Request(format!("config: {text}")),
             other => other,
@@ -198,6 +187,22 @@ fn kernel_names(stream: &Stream, plan: &HyperPlan) -> Result<Vec<String>> {
         names.push(name);
     }
     Ok(names)
+}
+
+/// What a key and the size of a tensor say, each if it is there.
+fn agreed(
+    file: &TensorFile,
+    [key, tensor]: [&str; 2],
+    asked: Option<usize>,
+    given: Option<usize>,
+    default: usize,
+) -> Result<usize> {
+    match (asked, given) {
+        (Some(asked), Some(given)) if asked != given => {
+            Err(file.error(format_args!("tensor `{tensor}` has {given}, but {key} is {asked}")))
+        }
+        _ => Ok(asked.or(given).unwrap_or(default)),
+    }
 }
 
 /// The tensor `projections` and how many there are. They are not rounded to the compute type.

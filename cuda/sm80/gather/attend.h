@@ -139,19 +139,26 @@ __device__ __forceinline__ void attend(typename Traits::Shared& smem, const type
       listed = keys.row(step + 3);
     }
     sync_warp();
-    if (!wanted) continue;
+    // Slots that some row of the warp may see: those up to its last row.
+    int slots = wanted ? (tile.count + kSlotKeys - 1) / kSlotKeys : 0;
+    const int before = ahead + warp * kGroupRows - step * Traits::kTileKeys;  // keys of the tile before the warp's rows
+    if constexpr (kCausal) {
+      const int reached = before < 0 ? 0 : before / kSlotKeys + 1;
+      slots = reached < slots ? reached : slots;
+    }
+    if (slots == 0) continue;
 
     float scores[kSlots][2][4];
 #pragma unroll
     for (int slot = 0; slot < kSlots; ++slot) {
-      if (slot * kSlotKeys < tile.count) {
+      if (slot < slots) {
         query_key<Traits>(scores[slot], query, smem, stage, slot, warp);
         if (rule.transform) {
 #pragma unroll
           for (int i = 0; i < 8; ++i) scores[slot][i >> 2][i & 3] = transformed(rule, scores[slot][i >> 2][i & 3]);
         }
         if constexpr (kCausal) {
-          mask_future(scores[slot], step * Traits::kTileKeys + slot * kSlotKeys - ahead - warp * kGroupRows);
+          mask_future(scores[slot], slot * kSlotKeys - before);
         } else {
           weigh_slot(scores[slot], tile, slot);
         }
@@ -169,7 +176,7 @@ __device__ __forceinline__ void attend(typename Traits::Shared& smem, const type
     }
 #pragma unroll
     for (int slot = 0; slot < kSlots; ++slot) {
-      if (slot * kSlotKeys < tile.count) probability_value<Traits>(acc, scores[slot], smem, stage, slot);
+      if (slot < slots) probability_value<Traits>(acc, scores[slot], smem, stage, slot);
     }
   }
   cp_async_wait<0>();

@@ -26,7 +26,7 @@ pub struct HyperPlan {
 #[derive(Debug)]
 pub(crate) enum Kind {
     /// Every visible key.
-    Exact(BlockPlan, Schedule),
+    Exact(Box<(BlockPlan, Schedule)>),
     /// Hash blocks and samples.
     Hashed(Box<Hashed>),
 }
@@ -67,7 +67,7 @@ impl HyperPlan {
         if config.is_exact(shape, mask) {
             let (dense, options) = (BlockPlan::dense(), ForwardOptions { mask: *mask, ..ForwardOptions::default() });
             let schedule = Schedule::build(stream, shape, &options, &dense)?;
-            return Ok(plan(Kind::Exact(dense, schedule)));
+            return Ok(plan(Kind::Exact(Box::new((dense, schedule)))));
         }
         let request = abi::lacuna_hyper_plan_params {
             plan: abi::lacuna_gather_plan {

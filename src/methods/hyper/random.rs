@@ -36,7 +36,7 @@ pub fn projections(seed: u64, head_dim: usize, count: usize) -> Vec<f32> {
 pub fn samples(seed: u64, kv_head: usize, node: usize, count: usize, keys: usize) -> Vec<usize> {
     let position = |i: usize| {
         let [x0, ..] = philox([i as u32, kv_head as u32, node as u32, SAMPLES], seed);
-        (u64::from(x0) * keys as u64 >> 32) as usize
+        ((u64::from(x0) * keys as u64) >> 32) as usize
     };
     (0..count).map(position).collect()
 }
