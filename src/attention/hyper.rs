@@ -12,8 +12,8 @@ use crate::methods::hyper::plan::{Kind, check_dtype};
 use crate::tensor::{Half, TensorView, TensorViewMut};
 
 /// Bytes of workspace that [`hyper_forward`] needs. For a causal call f32 `[levels, batch, q_heads, q_len / 2]` times
-/// `head_dim + 1`: what each level leaves for the leaves to merge. Sizes beyond `usize` saturate, and no allocation of them
-/// succeeds. The contents do not matter, before as well as after.
+/// `head_dim + 1`: what each level leaves for the leaves to merge. Sizes beyond `usize` saturate, and no allocation of
+/// them succeeds. The contents do not matter, before as well as after.
 pub fn hyper_workspace_bytes(plan: &HyperPlan) -> usize {
     if let Kind::Exact(..) = plan.kind() {
         return workspace_bytes(plan.shape(), &options(plan, None));
@@ -52,7 +52,8 @@ pub fn hyper_kernel(device: &Device, plan: &HyperPlan) -> Result<KernelInfo> {
 }
 
 /// HyperAttention of `q` over `k` and `v`, by the rows and samples that `plan` holds since its last
-/// [`update`](HyperPlan::update), which was given the same q and k. `scale` multiplies q · k; `None`: `1 / sqrt(head_dim)`.
+/// [`update`](HyperPlan::update), which was given the same q and k. `scale` multiplies q · k; `None`: `1 /
+/// sqrt(head_dim)`.
 ///
 /// Tensors are `[batch, heads, seq, dim]` as for [`forward`], any strides. `workspace` has
 /// [`hyper_workspace_bytes`] and serves one call at a time; its contents do not matter.
@@ -136,8 +137,8 @@ pub fn hyper_forward<T: Half>(
     // SAFETY: the workspace holds head_dim floats for each partial row before the first LSE.
     params.partial_lse = unsafe { partial_out.add(partial_rows(plan) * shape.head_dim) };
     ordered(stream, &owners, || {
-        // SAFETY: every tensor has the sizes of the shape and memory for its layout, on this device; `out`, `lse` and the
-        // workspace are borrowed exclusively, so they overlap nothing; the plan has the sizes of the shape, and its
+        // SAFETY: every tensor has the sizes of the shape and memory for its layout, on this device; `out`, `lse` and
+        // the workspace are borrowed exclusively, so they overlap nothing; the plan has the sizes of the shape, and its
         // contents are data to the kernel.
         stream.launch(|kernels, raw| unsafe { kernels.gather_forward(&params, raw) })
     })

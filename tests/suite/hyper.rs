@@ -491,7 +491,8 @@ proptest! {
             center,
             seed,
         };
-        let mut case = HyperCase::new(shape(batch, (group * kv_heads, kv_heads), (q_len, kv_len), head_dim), mask, config);
+        let shape = shape(batch, (group * kv_heads, kv_heads), (q_len, kv_len), head_dim);
+        let mut case = HyperCase::new(shape, mask, config);
         (case.case.storage, case.case.seed) = (storage, seed);
         if half { case.check_all::<f16>() } else { case.check_all::<bf16>() }
     }

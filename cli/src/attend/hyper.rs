@@ -129,7 +129,8 @@ impl Hyper {
         Ok(HyperEstimator::new(&self.config, shape, mask, HyperRanks { q, k }, samples.as_deref())?)
     }
 
-    /// Compares buckets with the f64 hash, and out and LSE with the f64 estimator over the buckets that the kernels found.
+    /// Compares buckets with the f64 hash, and out and LSE with the f64 estimator over the buckets that the kernels
+    /// found.
     pub fn check<T: Half + Into<f64>>(
         &self,
         request: &Request<T>,

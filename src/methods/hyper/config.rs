@@ -10,7 +10,8 @@ pub enum BucketOrder {
     /// bit, as the paper means it.
     #[default]
     Gray,
-    /// By `c ^ (c >> 1)`, the Gray code itself, as every published code has it. Neighbours differ in 1.3 bits on average.
+    /// By `c ^ (c >> 1)`, the Gray code itself, as every published code has it. Neighbours differ in 1.3 bits on
+    /// average.
     Compat,
 }
 
@@ -30,8 +31,8 @@ impl BucketOrder {
     }
 }
 
-/// Settings of HyperAttention with the names and defaults of the published code. `docs/hyper-attention.md` has the estimator in
-/// full.
+/// Settings of HyperAttention with the names and defaults of the published code. `docs/hyper-attention.md` has the
+/// estimator in full.
 ///
 /// Rows of q and k are sorted by hash bucket. A query attends the keys of the block that its place in the order falls
 /// into, and `sample_size` keys drawn from all others, which stand for all of them.
@@ -109,9 +110,9 @@ impl HyperConfig {
         Ok(())
     }
 
-    /// Whether every visible key is attended, so that plain attention serves the call: fewer queries than `min_seq_len`,
-    /// or, when causal, fewer than twice as many keys (each half is then a leaf, and the second half has too few
-    /// queries for the estimator).
+    /// Whether every visible key is attended, so that plain attention serves the call: fewer queries than
+    /// `min_seq_len`, or, when causal, fewer than twice as many keys (each half is then a leaf, and the second half has
+    /// too few queries for the estimator).
     pub fn is_exact(&self, shape: &AttentionShape, mask: &Mask) -> bool {
         let least = self.least();
         let long = if mask.causal { shape.kv_len / 2 >= least } else { shape.q_len >= least };

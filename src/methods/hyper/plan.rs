@@ -141,9 +141,9 @@ impl HyperPlan {
         Ok(())
     }
 
-    /// Hashes and sorts the rows of `q` `[batch, q_heads, q_len, head_dim]` and `k` `[batch, kv_heads, kv_len, head_dim]`, any
-    /// strides, and draws samples. In stream order, without allocating or waiting: a CUDA graph may hold it. Nothing to do
-    /// for an exact call.
+    /// Hashes and sorts the rows of `q` `[batch, q_heads, q_len, head_dim]` and `k` `[batch, kv_heads, kv_len,
+    /// head_dim]`, any strides, and draws samples. In stream order, without allocating or waiting: a CUDA graph may
+    /// hold it. Nothing to do for an exact call.
     ///
     /// # Errors
     /// [`Error::Value`], [`Error::Shape`] or [`Error::Device`] names the argument that does not fit; [`Error::Cuda`] or
@@ -181,8 +181,8 @@ impl HyperPlan {
         }
         ordered(stream, &owners, || {
             // SAFETY: `new` gave the plan's tensors and scratch the sizes that the header names, for this shape, on one
-            // stream, and the setters let in no other sizes; `self` is borrowed exclusively. q and k have memory for their
-            // layouts. What device memory holds is data to the kernels.
+            // stream, and the setters let in no other sizes; `self` is borrowed exclusively. q and k have memory for
+            // their layouts. What device memory holds is data to the kernels.
             stream.launch(|kernels, raw| unsafe { kernels.hyper_plan(&params, raw) })
         })?;
         hashed.filled = true;
@@ -226,8 +226,8 @@ impl HyperPlan {
         4 * (words + hashed.directions.layout().len()) + 2 * ranks + hashed.scratch.len()
     }
 
-    /// The bucket ranks that the last update found, of q `[batch, q_heads, q_len]` and of k `[batch, kv_heads, kv_len]`; waits.
-    /// `None` for an exact call.
+    /// The bucket ranks that the last update found, of q `[batch, q_heads, q_len]` and of k `[batch, kv_heads,
+    /// kv_len]`; waits. `None` for an exact call.
     ///
     /// # Errors
     /// As [`Tensor::to_vec`].
@@ -236,9 +236,9 @@ impl HyperPlan {
         Ok(Some([hashed.q_ranks.to_vec(stream)?, hashed.k_ranks.to_vec(stream)?]))
     }
 
-    /// The rows in sorted order, of q `[levels, batch, q_heads, q_len]` and of k `[levels, batch, kv_heads, kv_len]`; waits. In a
-    /// causal call each half is sorted at its own places, and of each pair of halves the queries of the second and the
-    /// keys of the first are written. `None` for an exact call.
+    /// The rows in sorted order, of q `[levels, batch, q_heads, q_len]` and of k `[levels, batch, kv_heads, kv_len]`;
+    /// waits. In a causal call each half is sorted at its own places, and of each pair of halves the queries of the
+    /// second and the keys of the first are written. `None` for an exact call.
     ///
     /// # Errors
     /// As [`Tensor::to_vec`].

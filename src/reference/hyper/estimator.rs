@@ -59,12 +59,12 @@ struct Hashed {
 }
 
 impl HyperEstimator {
-    /// The estimator for given buckets. `samples` `[batch, kv_heads, sample_size]` are positions in the sorted keys; `None`
-    /// draws them from the seed.
+    /// The estimator for given buckets. `samples` `[batch, kv_heads, sample_size]` are positions in the sorted keys;
+    /// `None` draws them from the seed.
     ///
     /// # Errors
-    /// [`Error::Value`] or [`Error::Unsupported`] as [`HyperConfig::validate`], and for samples of a causal call or outside
-    /// the keys; [`Error::Shape`] for a slice of another size.
+    /// [`Error::Value`] or [`Error::Unsupported`] as [`HyperConfig::validate`], and for samples of a causal call or
+    /// outside the keys; [`Error::Shape`] for a slice of another size.
     pub fn new(
         config: &HyperConfig,
         shape: &AttentionShape,

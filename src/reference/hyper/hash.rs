@@ -9,8 +9,8 @@ use crate::methods::HyperConfig;
 pub struct HyperHash {
     /// `[heads, len]`: the place of each row's bucket.
     pub ranks: Vec<u16>,
-    /// `[heads, len]`: how far the row is from a neighbouring bucket, the smallest `|x . P_j|` relative to the sum of the
-    /// magnitudes of its terms. Below some 1e-5 arithmetic in f32 may decide otherwise.
+    /// `[heads, len]`: how far the row is from a neighbouring bucket, the smallest `|x . P_j|` relative to the sum of
+    /// the magnitudes of its terms. Below some 1e-5 arithmetic in f32 may decide otherwise.
     pub margins: Vec<f64>,
 }
 
