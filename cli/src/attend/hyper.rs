@@ -1,8 +1,7 @@
 //! `--method hyper`: HyperAttention with given or drawn projections and samples.
 
 use super::check::Report;
-use super::input::Request;
-use crate::attention_call::Work;
+use crate::attention_call::{Inputs, Work};
 use crate::config::{BucketOrder, HyperKeys};
 use crate::failure::{Failure, Result, request};
 use crate::files::TensorFile;
@@ -35,10 +34,15 @@ pub struct HyperAnswer {
     /// Bucket ranks of q and k; none for an exact call.
     ranks: Option<[Vec<u16>; 2]>,
     /// The pairs that those ranks give.
-    estimator: HyperEstimator,
+    pub estimator: HyperEstimator,
 }
 
 impl Hyper {
+    /// Projections and samples are drawn from the seed.
+    pub fn drawn(config: HyperConfig) -> Self {
+        Self { config, projections: None, samples: None }
+    }
+
     /// Reads and checks the optional tensors; needs no device.
     pub fn read(file: &TensorFile, keys: &HyperKeys, shape: &AttentionShape, mask: &Mask) -> Result<Self> {
         let tensors = file.tensors()?;
@@ -79,15 +83,15 @@ impl Hyper {
     pub fn attend<T: Half>(
         &self,
         stream: &Stream,
-        request: &Request<T>,
+        shape: &AttentionShape,
         options: &ForwardOptions<'_>,
+        inputs: Inputs<'_, T>,
     ) -> Result<HyperAnswer> {
-        let shape = &request.shape;
         let q_dims = [shape.batch, shape.q_heads, shape.q_len, shape.head_dim];
         let kv_dims = [shape.batch, shape.kv_heads, shape.kv_len, shape.head_dim];
-        let q = Tensor::from_slice(stream, &request.q, q_dims)?;
-        let k = Tensor::from_slice(stream, &request.k, kv_dims)?;
-        let v = Tensor::from_slice(stream, &request.v, kv_dims)?;
+        let q = Tensor::from_slice(stream, inputs.q, q_dims)?;
+        let k = Tensor::from_slice(stream, inputs.k, kv_dims)?;
+        let v = Tensor::from_slice(stream, inputs.v, kv_dims)?;
         let mut out = Tensor::<T>::uninit(stream, q_dims)?;
         let mut lse = Tensor::<f32>::uninit(stream, [shape.batch, shape.q_heads, shape.q_len, 1])?;
         let mut plan = HyperPlan::new(stream, shape, &options.mask, &self.config)?;
@@ -133,12 +137,12 @@ impl Hyper {
     /// found.
     pub fn check<T: Half + Into<f64>>(
         &self,
-        request: &Request<T>,
+        shape: &AttentionShape,
         options: &ForwardOptions<'_>,
+        inputs: Inputs<'_, T>,
         answer: &HyperAnswer,
     ) -> Result<Report> {
-        let shape = &request.shape;
-        let (q, k, v) = (widen(&request.q), widen(&request.k), widen(&request.v));
+        let (q, k, v) = (widen(inputs.q), widen(inputs.k), widen(inputs.v));
         let problem = Problem { scale: options.scale.map(f64::from), ..Problem::new(*shape, &q, &k, &v) };
         let expected = problem.expect(&answer.estimator)?;
         let out = expected.out.compare(&answer.out)?;

@@ -10,7 +10,7 @@ use crate::config::{self, ComputeType, Method, MethodKeys};
 use crate::failure::{Failure, Result, request};
 use crate::files::{Contents, OutputFile, TensorFile};
 use crate::terminal;
-use hyper::Hyper;
+pub use hyper::Hyper;
 use input::Request;
 use lacuna::{AttentionShape, Device, ForwardOptions, Half, Mask, Stream, bf16, f16};
 pub use pattern::{s2_blocks, s2_config};
@@ -90,11 +90,12 @@ fn run_hyper<T: Half + Into<f64>>(
     output: &OutputFile,
 ) -> Result<()> {
     let stream = Device::parse(&args.device)?.new_stream()?;
-    let answer = hyper.attend(&stream, request, options)?;
-    if args.check {
-        say(&hyper.check(request, options, &answer)?)?;
-    }
     let shape = &request.shape;
+    let inputs = Inputs { q: &request.q, k: &request.k, v: &request.v };
+    let answer = hyper.attend(&stream, shape, options, inputs)?;
+    if args.check {
+        say(&hyper.check(shape, options, inputs, &answer)?)?;
+    }
     let mut contents = common_contents(args.method, &stream, shape, &answer.out, &answer.lse, &answer.work);
     let (pairs, density) = answer.visited(shape, &options.mask);
     contents.note("visited_pairs", pairs);
