@@ -2,7 +2,7 @@
 //!
 //! [`SeerGate`] plans a prompt or a chunk of one, [`DecodeGate`] (SeerAttention-R) the newest tokens; [`GateCache`] keeps
 //! the gate vectors of keys between calls. Attention over their plans is [`attention::forward`](crate::attention::forward())
-//!. [`ground_truth`] is what gates are trained on.
+//! and [`attention::decode`](crate::attention::decode()). [`ground_truth`] is what gates are trained on.
 
 mod cache;
 mod config;
