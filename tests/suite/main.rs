@@ -3,6 +3,7 @@
 
 mod arguments;
 mod block_max;
+mod decode;
 mod devices;
 mod forward;
 mod gate_expected;
@@ -17,6 +18,7 @@ mod pages;
 mod plans;
 mod raw;
 mod schedules;
+mod seer;
 mod seer_cache;
 mod seer_calls;
 mod seer_case;
