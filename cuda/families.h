@@ -18,5 +18,9 @@ int32_t gate_pool(const lacuna_gate_pool_params* params, void* stream);
 int32_t gate_project(const lacuna_gate_project_params* params, void* stream);
 int32_t gate_select(const lacuna_gate_select_params* params, void* stream);
 int32_t block_max(const lacuna_block_max_params* params, void* stream);
+int32_t hyper_sizes(const lacuna_hyper_plan_params* params, lacuna_hyper_sizes* sizes);
+int32_t hyper_plan(const lacuna_hyper_plan_params* params, void* stream);
+int32_t gather_config(const lacuna_gather_forward_params* params, lacuna_forward_config* config);
+int32_t gather_forward(const lacuna_gather_forward_params* params, void* stream);
 
 }  // namespace LACUNA_NS

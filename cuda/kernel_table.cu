@@ -38,6 +38,8 @@ extern "C" const lacuna_kernel_table* LACUNA_TABLE(void) {
       LACUNA_NS::decode_config,  LACUNA_NS::decode,
       LACUNA_NS::gate_pool,      LACUNA_NS::gate_project,
       LACUNA_NS::gate_select,    LACUNA_NS::block_max,
+      LACUNA_NS::hyper_sizes,    LACUNA_NS::hyper_plan,
+      LACUNA_NS::gather_config,  LACUNA_NS::gather_forward,
       LACUNA_NS::last_error,
   };
   return &table;

@@ -54,7 +54,11 @@ fn configs() {
         ("s2", r#"{"causal": false}"#, "causal"),
         ("s2", r#"{"block_q": 64}"#, "unknown field `block_q`"),
         ("seer", "{}", "method seer is not built yet"),
-        ("hyper", "{}", "method hyper is not built yet"),
+        ("hyper", r#"{"num_projections": 17}"#, "num_projections must be in 1..=16, got 17"),
+        ("hyper", r#"{"block_size": 0}"#, "block_size must be at least 1, got 0"),
+        ("hyper", r#"{"sample_size": 4294967296}"#, "sample_size must be in 0..=1073741824"),
+        ("hyper", r#"{"bucket_order": "inverse"}"#, "bucket_order"),
+        ("hyper", r#"{"lsh_num_projs": 7}"#, "unknown field `lsh_num_projs`"),
     ] {
         refused(&folder, method, config, &[], words);
     }

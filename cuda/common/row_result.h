@@ -14,6 +14,13 @@ struct RowResult {
   float lse;     // natural log
 };
 
+// sum = sum of exp2(score - top) over all lanes of the row, scores and top in log2 units. `rescale` is that of the
+// output.
+__device__ __forceinline__ RowResult row_result(float top, float sum, float rescale = 1.0f) {
+  if (sum == 0.0f) return RowResult{0.0f, minus_infinity()};
+  return RowResult{rescale / sum, (top + lg2(sum)) * kLn2};
+}
+
 // sum = sum of exp2(scale * (score - maximum)) over all lanes of the row. A sink logit joins the first split.
 __device__ __forceinline__ RowResult row_result(const lacuna_forward_params& p, int head, int split, float scale,
                                                 float maximum, float sum) {
@@ -27,8 +34,7 @@ __device__ __forceinline__ RowResult row_result(const lacuna_forward_params& p, 
     sum = sum * rescale + ex2(sink - base);
     top = base;
   }
-  if (sum == 0.0f) return RowResult{0.0f, minus_infinity()};
-  return RowResult{rescale / sum, (top + lg2(sum)) * kLn2};
+  return row_result(top, sum, rescale);
 }
 
 // Index of a row in partial_lse; times head_dim in partial_out.

@@ -2,6 +2,7 @@
 
 mod decode;
 mod forward;
+mod hyper;
 mod kernel;
 mod merge;
 mod options;
@@ -11,6 +12,7 @@ mod tensors;
 
 pub use decode::{decode, decode_kernel, decode_workspace_bytes};
 pub use forward::{forward, workspace_bytes};
+pub use hyper::{hyper_forward, hyper_kernel, hyper_workspace_bytes};
 pub use kernel::kernel;
 pub use merge::merge;
 pub use options::ForwardOptions;

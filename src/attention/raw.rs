@@ -9,7 +9,8 @@ use crate::kernels::table::KernelInfo;
 
 pub use crate::kernels::bindings::{
     lacuna_block_formula, lacuna_block_max_params, lacuna_block_plan, lacuna_forward_params, lacuna_gate_pool_params,
-    lacuna_gate_project_params, lacuna_gate_select_params, lacuna_gate_span, lacuna_mask, lacuna_mask_to_lists_params,
+    lacuna_gate_project_params, lacuna_gate_select_params, lacuna_gate_span, lacuna_gather_forward_params,
+    lacuna_gather_plan, lacuna_hyper_plan_params, lacuna_hyper_sizes, lacuna_mask, lacuna_mask_to_lists_params,
     lacuna_merge_params, lacuna_plan_to_mask_params, lacuna_schedule, lacuna_schedule_params, lacuna_shape,
     lacuna_strides,
 };
@@ -38,6 +39,30 @@ pub unsafe fn forward_config(device: &Device, params: &lacuna_forward_params) ->
 pub unsafe fn decode_config(device: &Device, params: &lacuna_forward_params) -> Result<KernelInfo> {
     // SAFETY: passed on to the caller.
     device.with_kernels(|kernels| unsafe { kernels.decode_config(params) })
+}
+
+/// Which kernel serves attention over a gather plan; no tensor is read.
+///
+/// # Safety
+/// As [`forward_config`].
+///
+/// # Errors
+/// As [`forward_config`].
+pub unsafe fn gather_config(device: &Device, params: &lacuna_gather_forward_params) -> Result<KernelInfo> {
+    // SAFETY: passed on to the caller.
+    device.with_kernels(|kernels| unsafe { kernels.gather_config(params) })
+}
+
+/// The levels of a gather plan and the memory that [`hyper_plan`] needs; no tensor is read.
+///
+/// # Safety
+/// As [`forward_config`].
+///
+/// # Errors
+/// As [`forward_config`].
+pub unsafe fn hyper_sizes(device: &Device, params: &lacuna_hyper_plan_params) -> Result<lacuna_hyper_sizes> {
+    // SAFETY: passed on to the caller.
+    device.with_kernels(|kernels| unsafe { kernels.hyper_sizes(params) })
 }
 
 macro_rules! entry_points {
@@ -82,4 +107,8 @@ entry_points! {
     gate_select(lacuna_gate_select_params);
     /// The largest attention probability in each block.
     block_max(lacuna_block_max_params);
+    /// Hashes and sorts the rows of q and k and samples keys, into a gather plan.
+    hyper_plan(lacuna_hyper_plan_params);
+    /// Attention over a gather plan.
+    gather_forward(lacuna_gather_forward_params);
 }

@@ -985,6 +985,244 @@ impl Default for lacuna_block_max_params {
         }
     }
 }
+/// A pair of query rows and key rows in sorted order. Key block j holds places [j * block_size, (j + 1) * block_size) of
+/// the sorted keys; with B such blocks, query block j holds places [j * s, (j + 1) * s) of the sorted queries,
+/// s = ceil(queries / B). A query attends the keys of its own number's block, and each sample that lies in another block
+/// with the log-weight ln(keys / samples).
+///
+/// causal == 0: one pair, of all queries and all keys; levels is 1.
+/// causal == 1 (needs q_len == kv_len): the tokens [0, q_len) are node 1 of a binary tree. A node of n tokens with
+/// n / 2 >= min_seq_len (integer division) has two halves, nodes 2 i and 2 i + 1, of ceil(n / 2) and floor(n / 2)
+/// tokens, and is the pair of its second half's queries and its first half's keys. A node without halves is a leaf: its
+/// queries attend its keys causally. Level l holds nodes [2^l, 2^(l + 1)); there are `levels` levels with pairs, at
+/// least 1, as many as hyper_sizes says.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct lacuna_gather_plan {
+    pub causal: i32,
+    pub levels: i32,
+    /// keys of a block, >= 1
+    pub block_size: i32,
+    /// of a pair and KV head, >= 0
+    pub samples: i32,
+    /// causal: >= 1
+    pub min_seq_len: i32,
+    pub reserved: i32,
+    /// [levels, batch, q_heads, q_len] query rows; a pair's at the places of its tokens
+    pub q_order: *mut i32,
+    /// [levels, batch, kv_heads, kv_len] key rows; a pair's at the places of its tokens
+    pub k_order: *mut i32,
+    /// [nodes, batch, kv_heads, samples] places in the pair's sorted keys, counted from its first;
+    /// nodes = 2^levels - 1, of pair i at index i - 1. Places outside are attended by nobody
+    pub sample_places: *mut i32,
+    /// as sample_places: the key rows there
+    pub sample_rows: *mut i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of lacuna_gather_plan"][::core::mem::size_of::<lacuna_gather_plan>() - 56usize];
+    ["Alignment of lacuna_gather_plan"][::core::mem::align_of::<lacuna_gather_plan>() - 8usize];
+    ["Offset of field: lacuna_gather_plan::causal"][::core::mem::offset_of!(lacuna_gather_plan, causal) - 0usize];
+    ["Offset of field: lacuna_gather_plan::levels"][::core::mem::offset_of!(lacuna_gather_plan, levels) - 4usize];
+    ["Offset of field: lacuna_gather_plan::block_size"]
+        [::core::mem::offset_of!(lacuna_gather_plan, block_size) - 8usize];
+    ["Offset of field: lacuna_gather_plan::samples"][::core::mem::offset_of!(lacuna_gather_plan, samples) - 12usize];
+    ["Offset of field: lacuna_gather_plan::min_seq_len"]
+        [::core::mem::offset_of!(lacuna_gather_plan, min_seq_len) - 16usize];
+    ["Offset of field: lacuna_gather_plan::reserved"][::core::mem::offset_of!(lacuna_gather_plan, reserved) - 20usize];
+    ["Offset of field: lacuna_gather_plan::q_order"][::core::mem::offset_of!(lacuna_gather_plan, q_order) - 24usize];
+    ["Offset of field: lacuna_gather_plan::k_order"][::core::mem::offset_of!(lacuna_gather_plan, k_order) - 32usize];
+    ["Offset of field: lacuna_gather_plan::sample_places"]
+        [::core::mem::offset_of!(lacuna_gather_plan, sample_places) - 40usize];
+    ["Offset of field: lacuna_gather_plan::sample_rows"]
+        [::core::mem::offset_of!(lacuna_gather_plan, sample_rows) - 48usize];
+};
+impl Default for lacuna_gather_plan {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+/// by the rank of the code in the reflected Gray sequence
+pub const LACUNA_BUCKETS_GRAY: lacuna_bucket_order = 0;
+/// by code ^ code >> 1, as published
+pub const LACUNA_BUCKETS_COMPAT: lacuna_bucket_order = 1;
+pub type lacuna_bucket_order = i32;
+/// Fills a gather plan: bit j of a row's code is x . P_j > 0, rows are sorted by bucket, stably. Sample i of a pair is
+/// floor(x0 * keys / 2^32), x0 being the first word of Philox4x32-10 of the counter (i, KV head, node, "samp") under the
+/// key `seed`, low word first; the node is 0 when not causal.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct lacuna_hyper_plan_params {
+    /// kv_lens, cu_seqlens and block_table absent
+    pub shape: lacuna_shape,
+    pub plan: lacuna_gather_plan,
+    /// r in 1..=16
+    pub projections: i32,
+    /// lacuna_bucket_order
+    pub bucket_order: i32,
+    /// 1: x minus the mean of its head is hashed
+    pub center: i32,
+    /// 1: sample_places are drawn; 0: they are given, and sample_rows alone is written
+    pub draw: i32,
+    pub seed: u64,
+    /// [batch, q_heads, q_len, head_dim]
+    pub q: *const ::core::ffi::c_void,
+    /// [batch, kv_heads, kv_len, head_dim]
+    pub k: *const ::core::ffi::c_void,
+    pub q_stride: lacuna_strides,
+    pub k_stride: lacuna_strides,
+    /// [head_dim, projections] contiguous: P
+    pub directions: *const f32,
+    /// [batch, q_heads, q_len] places of the rows' buckets
+    pub q_ranks: *mut u16,
+    /// [batch, kv_heads, kv_len]
+    pub k_ranks: *mut u16,
+    /// hyper_sizes, aligned to 16 bytes; any contents, free once the work is done
+    pub scratch: *mut ::core::ffi::c_void,
+    pub scratch_bytes: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of lacuna_hyper_plan_params"][::core::mem::size_of::<lacuna_hyper_plan_params>() - 272usize];
+    ["Alignment of lacuna_hyper_plan_params"][::core::mem::align_of::<lacuna_hyper_plan_params>() - 8usize];
+    ["Offset of field: lacuna_hyper_plan_params::shape"]
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, shape) - 0usize];
+    ["Offset of field: lacuna_hyper_plan_params::plan"]
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, plan) - 88usize];
+    ["Offset of field: lacuna_hyper_plan_params::projections"]
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, projections) - 144usize];
+    ["Offset of field: lacuna_hyper_plan_params::bucket_order"]
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, bucket_order) - 148usize];
+    ["Offset of field: lacuna_hyper_plan_params::center"]
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, center) - 152usize];
+    ["Offset of field: lacuna_hyper_plan_params::draw"]
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, draw) - 156usize];
+    ["Offset of field: lacuna_hyper_plan_params::seed"]
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, seed) - 160usize];
+    ["Offset of field: lacuna_hyper_plan_params::q"][::core::mem::offset_of!(lacuna_hyper_plan_params, q) - 168usize];
+    ["Offset of field: lacuna_hyper_plan_params::k"][::core::mem::offset_of!(lacuna_hyper_plan_params, k) - 176usize];
+    ["Offset of field: lacuna_hyper_plan_params::q_stride"]
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, q_stride) - 184usize];
+    ["Offset of field: lacuna_hyper_plan_params::k_stride"]
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, k_stride) - 208usize];
+    ["Offset of field: lacuna_hyper_plan_params::directions"]
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, directions) - 232usize];
+    ["Offset of field: lacuna_hyper_plan_params::q_ranks"]
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, q_ranks) - 240usize];
+    ["Offset of field: lacuna_hyper_plan_params::k_ranks"]
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, k_ranks) - 248usize];
+    ["Offset of field: lacuna_hyper_plan_params::scratch"]
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, scratch) - 256usize];
+    ["Offset of field: lacuna_hyper_plan_params::scratch_bytes"]
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, scratch_bytes) - 264usize];
+};
+impl Default for lacuna_hyper_plan_params {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct lacuna_hyper_sizes {
+    pub levels: i32,
+    pub reserved: i32,
+    /// of sample_places and sample_rows
+    pub nodes: i64,
+    pub scratch_bytes: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of lacuna_hyper_sizes"][::core::mem::size_of::<lacuna_hyper_sizes>() - 24usize];
+    ["Alignment of lacuna_hyper_sizes"][::core::mem::align_of::<lacuna_hyper_sizes>() - 8usize];
+    ["Offset of field: lacuna_hyper_sizes::levels"][::core::mem::offset_of!(lacuna_hyper_sizes, levels) - 0usize];
+    ["Offset of field: lacuna_hyper_sizes::reserved"][::core::mem::offset_of!(lacuna_hyper_sizes, reserved) - 4usize];
+    ["Offset of field: lacuna_hyper_sizes::nodes"][::core::mem::offset_of!(lacuna_hyper_sizes, nodes) - 8usize];
+    ["Offset of field: lacuna_hyper_sizes::scratch_bytes"]
+        [::core::mem::offset_of!(lacuna_hyper_sizes, scratch_bytes) - 16usize];
+};
+/// Attention over a gather plan. Causal: the pairs leave f32 partials, which the leaves merge, level after level.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct lacuna_gather_forward_params {
+    pub shape: lacuna_shape,
+    pub plan: lacuna_gather_plan,
+    /// [batch, q_heads, q_len, head_dim]
+    pub q: *const ::core::ffi::c_void,
+    /// [batch, kv_heads, kv_len, head_dim]
+    pub k: *const ::core::ffi::c_void,
+    /// as k
+    pub v: *const ::core::ffi::c_void,
+    /// [batch, q_heads, q_len, head_dim]
+    pub out: *mut ::core::ffi::c_void,
+    /// [batch, q_heads, q_len] natural log, or null
+    pub lse: *mut f32,
+    pub q_stride: lacuna_strides,
+    pub k_stride: lacuna_strides,
+    pub v_stride: lacuna_strides,
+    pub out_stride: lacuna_strides,
+    pub lse_stride: lacuna_strides,
+    /// multiplies q . k
+    pub scale: f32,
+    pub reserved: i32,
+    /// causal: [levels, batch, q_heads, q_len / 2, head_dim] contiguous, scratch
+    pub partial_out: *mut f32,
+    /// causal: [levels, batch, q_heads, q_len / 2] contiguous, scratch
+    pub partial_lse: *mut f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of lacuna_gather_forward_params"][::core::mem::size_of::<lacuna_gather_forward_params>() - 328usize];
+    ["Alignment of lacuna_gather_forward_params"][::core::mem::align_of::<lacuna_gather_forward_params>() - 8usize];
+    ["Offset of field: lacuna_gather_forward_params::shape"]
+        [::core::mem::offset_of!(lacuna_gather_forward_params, shape) - 0usize];
+    ["Offset of field: lacuna_gather_forward_params::plan"]
+        [::core::mem::offset_of!(lacuna_gather_forward_params, plan) - 88usize];
+    ["Offset of field: lacuna_gather_forward_params::q"]
+        [::core::mem::offset_of!(lacuna_gather_forward_params, q) - 144usize];
+    ["Offset of field: lacuna_gather_forward_params::k"]
+        [::core::mem::offset_of!(lacuna_gather_forward_params, k) - 152usize];
+    ["Offset of field: lacuna_gather_forward_params::v"]
+        [::core::mem::offset_of!(lacuna_gather_forward_params, v) - 160usize];
+    ["Offset of field: lacuna_gather_forward_params::out"]
+        [::core::mem::offset_of!(lacuna_gather_forward_params, out) - 168usize];
+    ["Offset of field: lacuna_gather_forward_params::lse"]
+        [::core::mem::offset_of!(lacuna_gather_forward_params, lse) - 176usize];
+    ["Offset of field: lacuna_gather_forward_params::q_stride"]
+        [::core::mem::offset_of!(lacuna_gather_forward_params, q_stride) - 184usize];
+    ["Offset of field: lacuna_gather_forward_params::k_stride"]
+        [::core::mem::offset_of!(lacuna_gather_forward_params, k_stride) - 208usize];
+    ["Offset of field: lacuna_gather_forward_params::v_stride"]
+        [::core::mem::offset_of!(lacuna_gather_forward_params, v_stride) - 232usize];
+    ["Offset of field: lacuna_gather_forward_params::out_stride"]
+        [::core::mem::offset_of!(lacuna_gather_forward_params, out_stride) - 256usize];
+    ["Offset of field: lacuna_gather_forward_params::lse_stride"]
+        [::core::mem::offset_of!(lacuna_gather_forward_params, lse_stride) - 280usize];
+    ["Offset of field: lacuna_gather_forward_params::scale"]
+        [::core::mem::offset_of!(lacuna_gather_forward_params, scale) - 304usize];
+    ["Offset of field: lacuna_gather_forward_params::reserved"]
+        [::core::mem::offset_of!(lacuna_gather_forward_params, reserved) - 308usize];
+    ["Offset of field: lacuna_gather_forward_params::partial_out"]
+        [::core::mem::offset_of!(lacuna_gather_forward_params, partial_out) - 312usize];
+    ["Offset of field: lacuna_gather_forward_params::partial_lse"]
+        [::core::mem::offset_of!(lacuna_gather_forward_params, partial_lse) - 320usize];
+};
+impl Default for lacuna_gather_forward_params {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
 /// What serves a request: it depends on shape, plan, family, scale, softcap, splits, and on where the rows of q, k, v
 /// and out start. Reads no tensor.
 #[repr(C)]
@@ -1081,12 +1319,25 @@ pub struct lacuna_kernel_table {
     pub block_max: ::core::option::Option<
         unsafe extern "C" fn(params: *const lacuna_block_max_params, stream: *mut ::core::ffi::c_void) -> i32,
     >,
+    /// Reads no pointer; of the plan only causal, samples and min_seq_len.
+    pub hyper_sizes: ::core::option::Option<
+        unsafe extern "C" fn(params: *const lacuna_hyper_plan_params, sizes: *mut lacuna_hyper_sizes) -> i32,
+    >,
+    pub hyper_plan: ::core::option::Option<
+        unsafe extern "C" fn(params: *const lacuna_hyper_plan_params, stream: *mut ::core::ffi::c_void) -> i32,
+    >,
+    pub gather_config: ::core::option::Option<
+        unsafe extern "C" fn(params: *const lacuna_gather_forward_params, config: *mut lacuna_forward_config) -> i32,
+    >,
+    pub gather_forward: ::core::option::Option<
+        unsafe extern "C" fn(params: *const lacuna_gather_forward_params, stream: *mut ::core::ffi::c_void) -> i32,
+    >,
     /// text of this thread's last failure, "" if none
     pub last_error: ::core::option::Option<unsafe extern "C" fn() -> *const ::core::ffi::c_char>,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_kernel_table"][::core::mem::size_of::<lacuna_kernel_table>() - 128usize];
+    ["Size of lacuna_kernel_table"][::core::mem::size_of::<lacuna_kernel_table>() - 160usize];
     ["Alignment of lacuna_kernel_table"][::core::mem::align_of::<lacuna_kernel_table>() - 8usize];
     ["Offset of field: lacuna_kernel_table::abi"][::core::mem::offset_of!(lacuna_kernel_table, abi) - 0usize];
     ["Offset of field: lacuna_kernel_table::reserved"][::core::mem::offset_of!(lacuna_kernel_table, reserved) - 4usize];
@@ -1114,8 +1365,16 @@ const _: () = {
         [::core::mem::offset_of!(lacuna_kernel_table, gate_select) - 104usize];
     ["Offset of field: lacuna_kernel_table::block_max"]
         [::core::mem::offset_of!(lacuna_kernel_table, block_max) - 112usize];
+    ["Offset of field: lacuna_kernel_table::hyper_sizes"]
+        [::core::mem::offset_of!(lacuna_kernel_table, hyper_sizes) - 120usize];
+    ["Offset of field: lacuna_kernel_table::hyper_plan"]
+        [::core::mem::offset_of!(lacuna_kernel_table, hyper_plan) - 128usize];
+    ["Offset of field: lacuna_kernel_table::gather_config"]
+        [::core::mem::offset_of!(lacuna_kernel_table, gather_config) - 136usize];
+    ["Offset of field: lacuna_kernel_table::gather_forward"]
+        [::core::mem::offset_of!(lacuna_kernel_table, gather_forward) - 144usize];
     ["Offset of field: lacuna_kernel_table::last_error"]
-        [::core::mem::offset_of!(lacuna_kernel_table, last_error) - 120usize];
+        [::core::mem::offset_of!(lacuna_kernel_table, last_error) - 152usize];
 };
 impl Default for lacuna_kernel_table {
     fn default() -> Self {

@@ -78,6 +78,10 @@ impl Kernels {
             && table.gate_project.is_some()
             && table.gate_select.is_some()
             && table.block_max.is_some()
+            && table.hyper_sizes.is_some()
+            && table.hyper_plan.is_some()
+            && table.gather_config.is_some()
+            && table.gather_forward.is_some()
             && table.last_error.is_some();
         if !complete {
             return Err(broken("the kernel table lacks an entry".into()));
@@ -108,13 +112,34 @@ impl Kernels {
         unsafe { self.config("decode_config", self.table.decode_config, params) }
     }
 
+    /// What serves attention over a gather plan.
+    ///
     /// # Safety
-    /// As [`Kernels::forward`], though no tensor is read.
-    unsafe fn config(
+    /// As [`Kernels::gather_forward`], though no tensor is read.
+    pub(crate) unsafe fn gather_config(&self, params: &abi::lacuna_gather_forward_params) -> Result<KernelInfo> {
+        // SAFETY: passed on to the caller.
+        unsafe { self.config("gather_config", self.table.gather_config, params) }
+    }
+
+    /// The sizes of what a request of [`Kernels::hyper_plan`] needs.
+    ///
+    /// # Safety
+    /// As [`Kernels::hyper_plan`], though no tensor is read.
+    pub(crate) unsafe fn hyper_sizes(&self, params: &abi::lacuna_hyper_plan_params) -> Result<abi::lacuna_hyper_sizes> {
+        let mut sizes = abi::lacuna_hyper_sizes::default();
+        // SAFETY: both structs are live; the caller vouches for the contents of `params`.
+        let status = self.table.hyper_sizes.map_or(abi::LACUNA_NO_KERNEL, |f| unsafe { f(params, &mut sizes) });
+        self.check(status, "hyper_sizes")?;
+        Ok(sizes)
+    }
+
+    /// # Safety
+    /// As the launcher that takes the same parameters, though no tensor is read.
+    unsafe fn config<P>(
         &self,
         call: &'static str,
-        entry: Option<unsafe extern "C" fn(*const abi::lacuna_forward_params, *mut abi::lacuna_forward_config) -> i32>,
-        params: &abi::lacuna_forward_params,
+        entry: Option<unsafe extern "C" fn(*const P, *mut abi::lacuna_forward_config) -> i32>,
+        params: &P,
     ) -> Result<KernelInfo> {
         let mut config = abi::lacuna_forward_config::default();
         // SAFETY: both structs are live; the caller vouches for the contents of `params`.
@@ -208,6 +233,10 @@ launches! {
     gate_select(abi::lacuna_gate_select_params);
     /// Launches the map of largest probabilities.
     block_max(abi::lacuna_block_max_params);
+    /// Launches hashes, sorts and samples into a gather plan.
+    hyper_plan(abi::lacuna_hyper_plan_params);
+    /// Launches attention over a gather plan.
+    gather_forward(abi::lacuna_gather_forward_params);
 }
 
 /// A C string of the library as text; empty for null.

@@ -1,6 +1,8 @@
 //! Planners: each turns the settings of a published method into a plan.
 
+pub mod hyper;
 pub mod s2;
 pub mod seer;
 
+pub use hyper::{BucketOrder, HyperConfig, HyperPlan};
 pub use s2::{S2Config, S2Variant};

@@ -26,7 +26,7 @@ macro_rules! elements {
         }
     )*};
 }
-elements!(f16, bf16, f32, i32, u32, u8);
+elements!(f16, bf16, f32, i32, u32, u16, u8);
 
 /// The element types of q, k, v and out.
 pub trait Half: Element {

@@ -232,7 +232,9 @@ fn work_is_that_of_the_visited_blocks() {
     let case = case(shape(1, (8, 2), (1, 4096), 64), Mask::CAUSAL);
     let block = BlockSize { q: 16, k: 64 };
     let mut mask = vec![0u8; 2 * 64];
-    [3, 10, 40, 64 + 7, 64 + 63].map(|block| mask[block] = 1);
+    for block in [3, 10, 40, 64 + 7, 64 + 63] {
+        mask[block] = 1;
+    }
     let plan = BlockPlan::from_mask(&stream, &case.shape, block.q, block.k, [1, 2, 1, 64], &mask).unwrap();
     stream.reset_counters();
     case.run::<bf16>(&stream, &plan).unwrap();

@@ -226,8 +226,18 @@ impl Case {
 
     /// Compares an outcome of `run::<T>` with the reference over the keys that `visible` names.
     pub fn compare<T: Half>(&self, outcome: &Outcome, visible: &impl Visibility) -> std::result::Result<(), String> {
+        self.compare_inputs(&self.inputs::<T>(), outcome, visible)
+    }
+
+    /// The same for inputs of one's own.
+    pub fn compare_inputs<T: Half>(
+        &self,
+        inputs: &[Vec<T>; 3],
+        outcome: &Outcome,
+        visible: &impl Visibility,
+    ) -> std::result::Result<(), String> {
         let wide = |values: &[T]| values.iter().map(|x| f64::from(x.to_f32())).collect::<Vec<_>>();
-        let [q, mut k, mut v] = self.inputs::<T>().map(|values| wide(&values));
+        let [q, mut k, mut v] = inputs.each_ref().map(|values| wide(values));
         if let Some(pages) = &self.pages {
             (k, v) = (pages.gather(&self.shape, &k), pages.gather(&self.shape, &v));
         }

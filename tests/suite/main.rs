@@ -12,6 +12,7 @@ mod gate_lists;
 mod gate_vectors;
 mod harness;
 mod hopper;
+mod hyper;
 mod options;
 mod paged;
 mod pages;

@@ -158,3 +158,80 @@ fn raw_calls_check_what_the_host_can_see() {
     assert_ne!(kernel.family, KernelFamily::Auto);
     assert!(kernel.heads >= 1 && kernel.tile_q % kernel.heads == 0 && kernel.schedule_q % 16 == 0, "{kernel:?}");
 }
+
+#[test]
+fn raw_gather_calls_check_what_the_host_can_see() {
+    let stream = simt(3);
+    let shape = raw::lacuna_shape {
+        batch: 1,
+        q_heads: 2,
+        kv_heads: 1,
+        q_len: 64,
+        kv_len: 64,
+        head_dim: 64,
+        ..Default::default()
+    };
+    let plan = raw::lacuna_gather_plan { causal: 1, min_seq_len: 8, block_size: 16, samples: 4, ..Default::default() };
+    let good = raw::lacuna_hyper_plan_params { shape, plan, projections: 7, ..Default::default() };
+    // SAFETY: reads no tensor.
+    let sizes = |params: &raw::lacuna_hyper_plan_params| unsafe { raw::hyper_sizes(stream.device(), params) };
+    let got = sizes(&good).unwrap();
+    assert_eq!((got.levels, got.nodes), (3, 7));
+    let more = sizes(&raw::lacuna_hyper_plan_params { center: 1, ..good }).unwrap();
+    assert!(more.scratch_bytes > got.scratch_bytes && got.scratch_bytes > 0);
+    let whole = raw::lacuna_gather_plan { causal: 0, min_seq_len: 0, ..plan };
+    assert_eq!(sizes(&raw::lacuna_hyper_plan_params { plan: whole, ..good }).unwrap().levels, 1);
+    let shaped = |shape| raw::lacuna_hyper_plan_params { shape, ..good };
+    let planned = |plan| raw::lacuna_hyper_plan_params { plan, ..good };
+    for bad in [
+        raw::lacuna_hyper_plan_params { projections: 0, ..good },
+        raw::lacuna_hyper_plan_params { projections: 17, ..good },
+        shaped(raw::lacuna_shape { q_len: 63, ..shape }),
+        shaped(raw::lacuna_shape { kv_len: 0, ..shape }),
+        shaped(raw::lacuna_shape { head_dim: 60, ..shape }),
+        shaped(raw::lacuna_shape { head_dim: 264, ..shape }),
+        planned(raw::lacuna_gather_plan { causal: 2, ..plan }),
+        planned(raw::lacuna_gather_plan { min_seq_len: 0, ..plan }),
+        planned(raw::lacuna_gather_plan { min_seq_len: 33, ..plan }),
+        planned(raw::lacuna_gather_plan { samples: -1, ..plan }),
+    ] {
+        assert!(matches!(sizes(&bad), Err(lacuna::Error::Value { what: "hyper_sizes", .. })), "{bad:?}");
+    }
+    let table = [0];
+    let paged = raw::lacuna_shape { block_table: table.as_ptr(), page_size: 16, pages: 4, ..shape };
+    assert!(matches!(sizes(&shaped(paged)), Err(lacuna::Error::Unsupported { .. })));
+
+    // Pointers that are never followed: the launchers refuse before they start anything.
+    let memory = std::ptr::NonNull::<i32>::dangling().as_ptr();
+    let full = raw::lacuna_gather_plan {
+        levels: 3,
+        q_order: memory,
+        k_order: memory,
+        sample_places: memory,
+        sample_rows: memory,
+        ..plan
+    };
+    // SAFETY: as above.
+    let run = |params: &raw::lacuna_hyper_plan_params| unsafe { raw::hyper_plan(&stream, params) };
+    assert!(matches!(run(&planned(full)), Err(lacuna::Error::Value { what: "hyper_plan", .. })));
+    // SAFETY: as above.
+    let attend = |params: &raw::lacuna_gather_forward_params| unsafe { raw::gather_forward(&stream, params) };
+    let attended = |plan| raw::lacuna_gather_forward_params { shape, plan, scale: 1.0, ..Default::default() };
+    for bad in [
+        full,
+        raw::lacuna_gather_plan { levels: 2, ..full },
+        raw::lacuna_gather_plan { block_size: 0, ..full },
+        raw::lacuna_gather_plan { q_order: std::ptr::null_mut(), ..full },
+        raw::lacuna_gather_plan { sample_rows: std::ptr::null_mut(), ..full },
+    ] {
+        assert!(matches!(attend(&attended(bad)), Err(lacuna::Error::Value { what: "gather_forward", .. })), "{bad:?}");
+    }
+    let params = attended(full);
+    // SAFETY: reads no tensor.
+    let kernel = unsafe { raw::gather_config(stream.device(), &params) }.unwrap();
+    assert_eq!((kernel.name.as_str(), kernel.tile_q), ("sm80_gather_d64_f16", 64));
+    let odd = raw::lacuna_gather_forward_params { shape: raw::lacuna_shape { head_dim: 48, ..shape }, ..params };
+    // SAFETY: reads no tensor.
+    let refused = unsafe { raw::gather_config(stream.device(), &odd) };
+    assert!(matches!(refused, Err(lacuna::Error::Unsupported { .. })));
+}

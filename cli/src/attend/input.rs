@@ -30,7 +30,7 @@ impl<T: Half> Request<T> {
         let shape = shape(file, q_dims, k_dims, v_dims, T::DTYPE)?;
         let block_mask = match keys {
             MethodKeys::Blocks(keys) => Some(file.block_mask(&shape, keys.block_q, keys.block_k)?),
-            MethodKeys::Dense(_) | MethodKeys::S2(_) => None,
+            MethodKeys::Dense(_) | MethodKeys::S2(_) | MethodKeys::Hyper(_) => None,
         };
         Ok(Self { shape, q: rounded(&q), k: rounded(&k), v: rounded(&v), block_mask })
     }

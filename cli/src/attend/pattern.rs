@@ -2,7 +2,7 @@
 
 use super::input::Request;
 use crate::config::{MethodKeys, S2Keys, Variant};
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, Result, request};
 use lacuna::{AttentionShape, BlockMask, BlockPlan, Mask, S2Config, S2Variant, Stream};
 
 /// The pattern of a request.
@@ -32,6 +32,7 @@ impl Pattern {
                 Ok(Self::Given(*dims, blocks))
             }
             (MethodKeys::Blocks(_) | MethodKeys::Dense(_), _) => Ok(Self::Tokens),
+            (MethodKeys::Hyper(_), _) => request!("method hyper has no block pattern"),
         }
     }
 

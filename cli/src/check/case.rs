@@ -1,11 +1,12 @@
 //! One call of `lacuna check`: what is asked, and whether the kernels got it right.
 
+use crate::attend::Hyper;
 use crate::attention_call::{Inputs, attend};
 use crate::failure::{Failure, Result};
-use lacuna::reference::{Problem, TokenMask, compare_lse, widen};
+use lacuna::reference::{ExpectedOutput, Problem, TokenMask, compare_lse, widen};
 use lacuna::{
-    AttentionShape, BlockFormula, BlockMask, BlockPlan, BlockSize, DType, ForwardOptions, Half, KernelFamily, Mask,
-    PagedKv, Stream, Tensor,
+    AttentionShape, BlockFormula, BlockMask, BlockPlan, BlockSize, DType, ForwardOptions, Half, HyperConfig,
+    KernelFamily, Mask, PagedKv, Stream, Tensor,
 };
 use std::fmt;
 
@@ -28,11 +29,13 @@ pub enum Kind {
     Mixed,
     /// Keys in pages of this many, in no order.
     Pages(usize),
+    /// HyperAttention: rows sorted by hash, sampled keys.
+    Hyper,
 }
 
 impl Kind {
     /// All, in the order of the table.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Dense,
         Self::Options,
         Self::Splits,
@@ -42,6 +45,7 @@ impl Kind {
         Self::Mixed,
         Self::Pages(16),
         Self::Pages(64),
+        Self::Hyper,
     ];
 
     /// Heading of the table.
@@ -54,6 +58,7 @@ impl Kind {
             Self::Lists64 => "lists 64x64",
             Self::Lists16 => "lists 16x16",
             Self::Mixed => "lists 32x128",
+            Self::Hyper => "hyper",
             Self::Pages(size) => return format!("pages of {size}"),
         };
         name.into()
@@ -164,6 +169,7 @@ impl Case {
         let q = random(shape.q_len, shape.q_heads, 3 * self.seed)?;
         let k = random(shape.kv_len, shape.kv_heads, 3 * self.seed + 1)?;
         let v = random(shape.kv_len, shape.kv_heads, 3 * self.seed + 2)?;
+        let inputs = Inputs { q: &q, k: &k, v: &v };
         let (wide_q, wide_k, wide_v) = (widen(&q), widen(&k), widen(&v));
         let mut problem = Problem::new(shape, &wide_q, &wide_k, &wide_v);
         let mut options = ForwardOptions {
@@ -172,6 +178,14 @@ impl Case {
             family: self.family,
             ..ForwardOptions::default()
         };
+        if self.kind == Kind::Hyper {
+            if self.family != KernelFamily::Portable {
+                return Ok(Outcome::NotBuilt);
+            }
+            let config = HyperConfig { block_size: 32, sample_size: 24, min_seq_len: 32, ..HyperConfig::default() };
+            let answer = Hyper::drawn(config).attend(stream, &shape, &options, inputs)?;
+            return judged(&problem.expect(&answer.estimator)?, &answer.out, &answer.lse);
+        }
         let sinks: Vec<f32> = (0..shape.q_heads).map(|h| h as f32 / 2.0 - 0.5).collect();
         let wide_sinks = widen(&sinks);
         let sink = Tensor::vector(stream, &sinks)?;
@@ -192,20 +206,13 @@ impl Case {
             let (k, v) = (pool(&k, &shape, size), pool(&v, &shape, size));
             attend(stream, &shape, &ForwardOptions { paged, ..options }, &plan, Inputs { q: &q, k: &k, v: &v })?
         } else {
-            attend(stream, &shape, &options, &plan, Inputs { q: &q, k: &k, v: &v })?
+            attend(stream, &shape, &options, &plan, inputs)?
         };
         let expected = match &blocks {
             Some(blocks) => problem.expect(&blocks.visibility(&shape, &options.mask))?,
             None => problem.expect(&TokenMask { shape: &shape, mask: &options.mask })?,
         };
-        let out = expected.out.compare(&answer.out)?;
-        let lse = compare_lse(&answer.lse, &expected.lse)?;
-        if !(out.passed() && lse.passed()) {
-            return Ok(Outcome::Failed { why: format!("out {out}; lse {lse}") });
-        }
-        let measures = [out.relative, out.worst_row, out.largest, lse.error];
-        let ratio = measures.iter().map(|m| if m.error == 0.0 { 0.0 } else { m.error / m.bound }).fold(0.0, f64::max);
-        Ok(Outcome::Passed { ratio })
+        judged(&expected, &answer.out, &answer.lse)
     }
 
     fn formula(&self) -> BlockFormula {
@@ -221,7 +228,7 @@ impl Case {
     fn blocks(&self, shape: &AttentionShape, mask: &Mask) -> Result<Option<BlockMask>> {
         let BlockSize { q, k } = self.kind.block();
         Ok(match self.kind {
-            Kind::Dense | Kind::Options | Kind::Splits | Kind::Pages(_) => None,
+            Kind::Dense | Kind::Options | Kind::Splits | Kind::Pages(_) | Kind::Hyper => None,
             Kind::Formula => {
                 let (formula, absolute) = (self.formula(), self.absolute());
                 Some(BlockMask::from_formula(shape, mask, &formula, shape.kv_heads, q, k, absolute)?)
@@ -267,4 +274,15 @@ fn pool<T: Half>(rows: &[T], shape: &AttentionShape, size: usize) -> Vec<T> {
         pool[at..at + dim].copy_from_slice(values);
     }
     pool
+}
+
+/// An answer against the reference.
+fn judged(expected: &ExpectedOutput, out: &[f32], lse: &[f32]) -> Result<Outcome> {
+    let (out, lse) = (expected.out.compare(out)?, compare_lse(lse, &expected.lse)?);
+    if !(out.passed() && lse.passed()) {
+        return Ok(Outcome::Failed { why: format!("out {out}; lse {lse}") });
+    }
+    let measures = [out.relative, out.worst_row, out.largest, lse.error];
+    let ratio = measures.iter().map(|m| if m.error == 0.0 { 0.0 } else { m.error / m.bound }).fold(0.0, f64::max);
+    Ok(Outcome::Passed { ratio })
 }

@@ -138,6 +138,49 @@ impl S2Keys {
     }
 }
 
+/// Where hash buckets stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BucketOrder {
+    /// Neighbours differ in one bit.
+    Gray,
+    /// As the published code has it.
+    Compat,
+}
+
+keys! {
+    /// `hyper`: hash blocks and samples.
+    HyperKeys {
+        /// Hyperplanes of the hash; `None`: as many as the tensor `projections` has, or 7.
+        num_projections: Option<usize> = None,
+        /// Keys of a block of the sorted order.
+        block_size: usize = 256,
+        /// Keys drawn for each KV head; `None`: as many as the tensor `samples` has, or 256.
+        sample_size: Option<usize> = None,
+        /// Shorter calls are exact.
+        min_seq_len: usize = 4096,
+        /// Order of the buckets.
+        bucket_order: BucketOrder = BucketOrder::Gray,
+        /// Hash differences to the mean.
+        center: bool = true,
+        /// Where projections and samples come from that the file does not hold.
+        seed: u64 = 0,
+    }
+}
+
+impl HyperKeys {
+    fn check(&self) -> Result<()> {
+        let most = lacuna::HyperConfig::MAX_PROJECTIONS;
+        if let Some(r) = self.num_projections.filter(|r| !(1..=most).contains(r)) {
+            return Err(config_error(format_args!("num_projections must be in 1..={most}, got {r}")));
+        }
+        if self.block_size == 0 {
+            return Err(config_error("block_size must be at least 1, got 0"));
+        }
+        Ok(())
+    }
+}
+
 pub(super) fn check_block_size(key: &str, size: usize) -> Result<()> {
     if BLOCK_SIZES.contains(&size) {
         return Ok(());
@@ -166,6 +209,24 @@ mod tests {
         assert_eq!((keys.block_size, keys.local_blocks, keys.vertical_stride), (64, 16, 8));
         assert!(keys.options().causal && keys.options().scale.is_none());
         assert_eq!(keys.options().dtype, ComputeType::Bf16);
+    }
+
+    #[test]
+    fn hyper_keys() {
+        let keys = HyperKeys::parse("{}").unwrap();
+        assert_eq!((keys.num_projections, keys.block_size, keys.sample_size), (None, 256, None));
+        assert_eq!((keys.min_seq_len, keys.bucket_order, keys.center), (4096, BucketOrder::Gray, true));
+        for (text, words) in [
+            (r#"{"num_projections": 0}"#, "num_projections must be in 1..=16, got 0"),
+            (r#"{"num_projections": 17}"#, "num_projections must be in 1..=16, got 17"),
+            (r#"{"block_size": 0}"#, "block_size must be at least 1"),
+            (r#"{"seed": -1}"#, "seed: invalid value: integer `-1`, expected a whole number of at least 0"),
+            (r#"{"bucket_order": "binary"}"#, "bucket_order"),
+            (r#"{"samples": 8}"#, "unknown field `samples`"),
+        ] {
+            let line = HyperKeys::parse(text).expect_err(text).line();
+            assert!(line.contains(words), "{text}: {line}");
+        }
     }
 
     #[test]

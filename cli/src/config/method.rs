@@ -1,6 +1,6 @@
 //! The methods and which of them this build runs.
 
-use super::keys::{BlocksKeys, DenseKeys, Options, S2Keys};
+use super::keys::{BlocksKeys, DenseKeys, HyperKeys, Options, S2Keys};
 use crate::failure::{Result, request};
 
 /// A method of the file contract.
@@ -14,7 +14,7 @@ pub enum Method {
     S2,
     /// SeerAttention: blocks picked by a learned gate.
     Seer,
-    /// HyperAttention: keys picked by hashing.
+    /// HyperAttention: blocks of rows sorted by hash, and sampled keys.
     Hyper,
 }
 
@@ -45,6 +45,8 @@ pub enum MethodKeys {
     Blocks(BlocksKeys),
     /// See [`S2Keys`].
     S2(S2Keys),
+    /// See [`HyperKeys`].
+    Hyper(HyperKeys),
 }
 
 impl MethodKeys {
@@ -54,8 +56,12 @@ impl MethodKeys {
             Method::Dense => Self::Dense(DenseKeys::parse(text)?),
             Method::Blocks => Self::Blocks(BlocksKeys::parse(text)?),
             Method::S2 => Self::S2(S2Keys::parse(text)?),
-            Method::Seer | Method::Hyper => {
-                return request!("method {} is not built yet; this build runs dense, blocks and s2", method.name());
+            Method::Hyper => Self::Hyper(HyperKeys::parse(text)?),
+            Method::Seer => {
+                return request!(
+                    "method {} is not built yet; this build runs dense, blocks, s2 and hyper",
+                    method.name()
+                );
             }
         })
     }
@@ -66,6 +72,7 @@ impl MethodKeys {
             Self::Dense(keys) => keys.options(),
             Self::Blocks(keys) => keys.options(),
             Self::S2(keys) => keys.options(),
+            Self::Hyper(keys) => keys.options(),
         }
     }
 }

@@ -4,7 +4,7 @@ mod keys;
 mod method;
 mod strict;
 
-pub use keys::{ComputeType, Options, S2Keys, Variant};
+pub use keys::{BucketOrder, ComputeType, HyperKeys, Options, S2Keys, Variant};
 pub use method::{Method, MethodKeys};
 
 use crate::failure::{Failure, Result};

@@ -31,6 +31,7 @@ pub fn strict_json<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T> {
 fn plain_words(message: &str) -> String {
     message
         .replace("expected usize", "expected a whole number of at least 0")
+        .replace("expected u64", "expected a whole number of at least 0")
         .replace("expected i64", "expected a whole number")
         .replace("expected f64", "expected a number")
         .replace("expected a boolean", "expected true or false")

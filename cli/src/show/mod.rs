@@ -104,6 +104,9 @@ fn blocks(args: &Args, keys: &MethodKeys, shape: &AttentionShape, mask: &Mask) -
         (MethodKeys::Blocks(_), None) => {
             return request!("show: method blocks needs --input with the tensor block_mask");
         }
+        (MethodKeys::Hyper(_), _) => {
+            return request!("show: method hyper has no blocks to draw; its keys depend on q and k");
+        }
         _ => return request!("show: --input is for method blocks"),
     })
 }

@@ -1,17 +1,12 @@
 // The launcher body shared by the head-dim compilations.
 #pragma once
 
+#include "common/alignment.h"
 #include "ptx/launch.h"
 #include "sm80/forward/kernel.h"
 
 namespace LACUNA_NS {
 namespace sm80 {
-
-inline bool row_starts_aligned(const void* pointer, const lacuna_strides& stride, int bytes) {
-  const int64_t elements = bytes / 2;
-  return reinterpret_cast<uintptr_t>(pointer) % static_cast<uintptr_t>(bytes) == 0 && stride.batch % elements == 0 &&
-         stride.head % elements == 0 && stride.seq % elements == 0;
-}
 
 template <class Traits>
 int32_t forward_with(const char* name, const lacuna_forward_params& p, void* stream) {

@@ -1,0 +1,255 @@
+//! `--method hyper`: HyperAttention with given or drawn projections and samples.
+
+use super::check::Report;
+use crate::attention_call::{Inputs, Work};
+use crate::config::{BucketOrder, HyperKeys};
+use crate::failure::{Failure, Result, request};
+use crate::files::TensorFile;
+use half::{bf16, f16};
+use lacuna::methods::hyper;
+use lacuna::reference::{HyperEstimator, HyperRanks, Problem, compare_lse, hyper_hash, widen};
+use lacuna::{AttentionShape, ForwardOptions, Half, HyperConfig, HyperPlan, Mask, Stream, Tensor, attention};
+use safetensors::{Dtype, tensor::TensorView};
+
+/// Rows nearer to a neighbouring bucket than this may be hashed into it by f32, see `HyperHash::margins`.
+const TIE: f64 = 1e-5;
+
+/// What the method needs beside q, k and v.
+pub struct Hyper {
+    config: HyperConfig,
+    /// `[head_dim, num_projections]`
+    projections: Option<Vec<f32>>,
+    /// `[batch, kv_heads, sample_size]`
+    samples: Option<Vec<i32>>,
+}
+
+/// What a call gave.
+pub struct HyperAnswer {
+    /// `[batch, q_heads, q_len, head_dim]`: values of the compute type.
+    pub out: Vec<f32>,
+    /// `[batch, q_heads, q_len]`
+    pub lse: Vec<f32>,
+    /// Kernels and counters.
+    pub work: Work,
+    /// Bucket ranks of q and k; none for an exact call.
+    ranks: Option<[Vec<u16>; 2]>,
+    /// The pairs that those ranks give.
+    pub estimator: HyperEstimator,
+}
+
+impl Hyper {
+    /// Projections and samples are drawn from the seed.
+    pub fn drawn(config: HyperConfig) -> Self {
+        Self { config, projections: None, samples: None }
+    }
+
+    /// Reads and checks the optional tensors; needs no device.
+    pub fn read(file: &TensorFile, keys: &HyperKeys, shape: &AttentionShape, mask: &Mask) -> Result<Self> {
+        let tensors = file.tensors()?;
+        let mut config = HyperConfig {
+            block_size: keys.block_size,
+            min_seq_len: keys.min_seq_len,
+            bucket_order: match keys.bucket_order {
+                BucketOrder::Gray => lacuna::BucketOrder::Gray,
+                BucketOrder::Compat => lacuna::BucketOrder::Compat,
+            },
+            center: keys.center,
+            seed: keys.seed,
+            ..HyperConfig::default()
+        };
+        let projections = tensors.tensor("projections").ok().map(|view| projections(file, &view, shape)).transpose()?;
+        let samples = tensors.tensor("samples").ok().map(|view| samples(file, &view, shape)).transpose()?;
+        if samples.is_some() && mask.causal {
+            return Err(file.error("tensor `samples` fits no causal call, which draws samples for each of its halves"));
+        }
+        let defaults = HyperConfig::default();
+        let given = projections.as_ref().map(|(count, _)| *count);
+        config.num_projections =
+            agreed(file, ["num_projections", "projections"], keys.num_projections, given, defaults.num_projections)?;
+        let given = samples.as_ref().map(|(count, _)| *count);
+        config.sample_size = agreed(file, ["sample_size", "samples"], keys.sample_size, given, defaults.sample_size)?;
+        config.validate(shape, mask).map_err(|error| match Failure::from(error) {
+            Failure::Request(text) => Failure::Request(format!("config: {text}")),
+            other => other,
+        })?;
+        Ok(Self {
+            config,
+            projections: projections.map(|(_, values)| values),
+            samples: samples.map(|(_, values)| values),
+        })
+    }
+
+    /// Runs the call. `stream` is used by nobody else: its counters start at zero here.
+    pub fn attend<T: Half>(
+        &self,
+        stream: &Stream,
+        shape: &AttentionShape,
+        options: &ForwardOptions<'_>,
+        inputs: Inputs<'_, T>,
+    ) -> Result<HyperAnswer> {
+        let q_dims = [shape.batch, shape.q_heads, shape.q_len, shape.head_dim];
+        let kv_dims = [shape.batch, shape.kv_heads, shape.kv_len, shape.head_dim];
+        let q = Tensor::from_slice(stream, inputs.q, q_dims)?;
+        let k = Tensor::from_slice(stream, inputs.k, kv_dims)?;
+        let v = Tensor::from_slice(stream, inputs.v, kv_dims)?;
+        let mut out = Tensor::<T>::uninit(stream, q_dims)?;
+        let mut lse = Tensor::<f32>::uninit(stream, [shape.batch, shape.q_heads, shape.q_len, 1])?;
+        let mut plan = HyperPlan::new(stream, shape, &options.mask, &self.config)?;
+        if let Some(projections) = &self.projections {
+            let dims = [1, 1, shape.head_dim, self.config.num_projections];
+            plan.set_projections(Tensor::from_slice(stream, projections, dims)?)?;
+        }
+        if let Some(samples) = &self.samples {
+            let dims = [1, shape.batch, shape.kv_heads, self.config.sample_size];
+            plan.set_samples(Tensor::from_slice(stream, samples, dims)?)?;
+        }
+        plan.update(stream, q.view(), k.view())?;
+        let mut workspace = stream.alloc_bytes(attention::hyper_workspace_bytes(&plan))?;
+        let (scale, lse_view) = (options.scale, Some(lse.view_mut()));
+        let (q, k, v) = (q.view(), k.view(), v.view());
+        attention::hyper_forward(stream, &plan, scale, q, k, v, out.view_mut(), lse_view, &mut workspace)?;
+        let work = Work { kernels: kernel_names(stream, &plan)?, counters: stream.counters() };
+        let ranks = plan.ranks(stream)?;
+        let estimator = self.estimator(shape, &options.mask, ranks.as_ref())?;
+        Ok(HyperAnswer {
+            out: out.to_vec(stream)?.into_iter().map(T::to_f32).collect(),
+            lse: lse.to_vec(stream)?,
+            work,
+            ranks,
+            estimator,
+        })
+    }
+
+    /// The pairs and weights of these ranks.
+    fn estimator(&self, shape: &AttentionShape, mask: &Mask, ranks: Option<&[Vec<u16>; 2]>) -> Result<HyperEstimator> {
+        // An exact call reads none.
+        let none = |heads: usize, len: usize| vec![0; shape.batch * heads * len];
+        let none = ranks.is_none().then(|| [none(shape.q_heads, shape.q_len), none(shape.kv_heads, shape.kv_len)]);
+        let Some([q, k]) = ranks.or(none.as_ref()) else {
+            return request!("no bucket ranks");
+        };
+        let samples: Option<Vec<usize>> =
+            self.samples.as_ref().map(|samples| samples.iter().map(|&at| at as usize).collect());
+        Ok(HyperEstimator::new(&self.config, shape, mask, HyperRanks { q, k }, samples.as_deref())?)
+    }
+
+    /// Compares buckets with the f64 hash, and out and LSE with the f64 estimator over the buckets that the kernels
+    /// found.
+    pub fn check<T: Half + Into<f64>>(
+        &self,
+        shape: &AttentionShape,
+        options: &ForwardOptions<'_>,
+        inputs: Inputs<'_, T>,
+        answer: &HyperAnswer,
+    ) -> Result<Report> {
+        let (q, k, v) = (widen(inputs.q), widen(inputs.k), widen(inputs.v));
+        let problem = Problem { scale: options.scale.map(f64::from), ..Problem::new(*shape, &q, &k, &v) };
+        let expected = problem.expect(&answer.estimator)?;
+        let out = expected.out.compare(&answer.out)?;
+        let lse = compare_lse(&answer.lse, &expected.lse)?;
+        let mut text = format!("out: {out}\nlse: {lse}\n");
+        let mut passed = out.passed() && lse.passed();
+        if let Some([q_ranks, k_ranks]) = &answer.ranks {
+            let drawn = || hyper::projections(self.config.seed, shape.head_dim, self.config.num_projections);
+            let projections = widen(&self.projections.clone().unwrap_or_else(drawn));
+            let (mut ties, mut wrong) = (0, 0);
+            for (x, heads, len, ranks) in
+                [(&q, shape.q_heads, shape.q_len, q_ranks), (&k, shape.kv_heads, shape.kv_len, k_ranks)]
+            {
+                let hashed = hyper_hash(&self.config, x, [shape.batch * heads, len, shape.head_dim], &projections)?;
+                let differ =
+                    ranks.iter().zip(&hashed.ranks).zip(&hashed.margins).filter(|((got, rank), _)| got != rank);
+                differ.for_each(|(_, &margin)| if margin < TIE { ties += 1 } else { wrong += 1 });
+            }
+            let rows = q_ranks.len() + k_ranks.len();
+            text += &format!("buckets: {wrong} of {rows} rows differ, {ties} more that f32 can't tell\n");
+            passed &= wrong == 0;
+        }
+        Ok(Report { text, passed })
+    }
+}
+
+impl HyperAnswer {
+    /// Pairs attended, and their part of those that the mask lets through.
+    pub fn visited(&self, shape: &AttentionShape, mask: &Mask) -> (u64, f64) {
+        let pairs = self.estimator.visited_pairs();
+        let visible: u64 = (0..shape.q_len).map(|t| mask.visible(shape, t).len() as u64).sum();
+        let all = visible * (shape.batch * shape.q_heads) as u64;
+        (pairs, if all == 0 { 0.0 } else { pairs as f64 / all as f64 })
+    }
+}
+
+/// The kernels of a call, from plan to outputs.
+fn kernel_names(stream: &Stream, plan: &HyperPlan) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    if !plan.is_exact() {
+        names.push("hyper_plan".to_owned());
+    }
+    let name = attention::hyper_kernel(stream.device(), plan)?.name;
+    if plan.mask().causal && !plan.is_exact() {
+        names.extend([name.clone(), name.replace("_gather_", "_gather_leaf_")]);
+    } else {
+        names.push(name);
+    }
+    Ok(names)
+}
+
+/// What a key and the size of a tensor say, each if it is there.
+fn agreed(
+    file: &TensorFile,
+    [key, tensor]: [&str; 2],
+    asked: Option<usize>,
+    given: Option<usize>,
+    default: usize,
+) -> Result<usize> {
+    match (asked, given) {
+        (Some(asked), Some(given)) if asked != given => {
+            Err(file.error(format_args!("tensor `{tensor}` has {given}, but {key} is {asked}")))
+        }
+        _ => Ok(asked.or(given).unwrap_or(default)),
+    }
+}
+
+/// The tensor `projections` and how many there are. They are not rounded to the compute type.
+fn projections(file: &TensorFile, view: &TensorView<'_>, shape: &AttentionShape) -> Result<(usize, Vec<f32>)> {
+    let (dims, most) = (view.shape(), HyperConfig::MAX_PROJECTIONS);
+    let count = match *dims {
+        [dim, count] if dim == shape.head_dim && (1..=most).contains(&count) => count,
+        _ => {
+            let expected = format!("[{}, 1..={most}]", shape.head_dim);
+            return Err(file.error(format_args!("tensor `projections` must be {expected}, got {dims:?}")));
+        }
+    };
+    let data = view.data();
+    let values = match view.dtype() {
+        Dtype::F32 => data.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
+        Dtype::F16 => data.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()).collect(),
+        Dtype::BF16 => data.as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32()).collect(),
+        other => {
+            return Err(file.error(format_args!("tensor `projections` must be F16, BF16 or F32, got {other:?}")));
+        }
+    };
+    Ok((count, values))
+}
+
+/// The tensor `samples` and how many there are for each KV head.
+fn samples(file: &TensorFile, view: &TensorView<'_>, shape: &AttentionShape) -> Result<(usize, Vec<i32>)> {
+    let dims = view.shape();
+    let count = match *dims {
+        [batch, heads, count] if (batch, heads) == (shape.batch, shape.kv_heads) => count,
+        _ => {
+            let expected = format!("[{}, {}, samples]", shape.batch, shape.kv_heads);
+            return Err(file.error(format_args!("tensor `samples` must be {expected}, got {dims:?}")));
+        }
+    };
+    if view.dtype() != Dtype::I64 {
+        return Err(file.error(format_args!("tensor `samples` must be I64, got {:?}", view.dtype())));
+    }
+    let place = |&bytes: &[u8; 8]| {
+        let place = i64::from_le_bytes(bytes);
+        i32::try_from(place).ok().filter(|_| (0..shape.kv_len as i64).contains(&place)).ok_or_else(|| {
+            file.error(format_args!("tensor `samples` must hold places in 0..{}, got {place}", shape.kv_len))
+        })
+    };
+    Ok((count, view.data().as_chunks().0.iter().map(place).collect::<Result<_>>()?))
+}

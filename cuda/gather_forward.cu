@@ -1,0 +1,82 @@
+// Attention over a gather plan: checks a request, names the kernel that serves it, and starts it.
+#include <cstdio>
+
+#include "common/gather_checks.h"
+#include "families.h"
+#include "sm80/gather/launch.h"
+#include "sm80/gather/traits.h"
+
+namespace LACUNA_NS {
+
+namespace {
+
+template <int kHeadDim>
+void describe(lacuna_forward_config* config) {
+  using Traits = sm80::GatherTraits<kHeadDim, BFloat16>;
+  config->family = LACUNA_FAMILY_PORTABLE;
+  config->heads = 1;
+  config->schedule_q = Traits::kTileRows;
+  config->tile_q = Traits::kTileRows;
+  config->tile_k = Traits::kTileKeys;
+  config->threads = Traits::kThreads;
+  config->smem_bytes = static_cast<int32_t>(sizeof(typename Traits::Shared));
+}
+
+bool finite(float x) { return x - x == 0.0f; }
+
+}  // namespace
+
+int32_t gather_config(const lacuna_gather_forward_params* params, lacuna_forward_config* config) {
+  LACUNA_REQUIRE(params != nullptr && config != nullptr, "gather_config: null argument");
+  const lacuna_shape& shape = params->shape;
+  LACUNA_CHECK(check_gather_shape(shape, params->plan));
+  *config = {};
+  switch (shape.head_dim) {
+    case 32:
+      describe<32>(config);
+      break;
+    case 64:
+      describe<64>(config);
+      break;
+    case 96:
+      describe<96>(config);
+      break;
+    case 128:
+      describe<128>(config);
+      break;
+    case 256:
+      describe<256>(config);
+      break;
+    default:
+      return set_error(LACUNA_UNSUPPORTED, "head_dim %d: the gather kernels serve 32, 64, 96, 128 and 256",
+                       shape.head_dim);
+  }
+  snprintf(config->kernel, sizeof config->kernel, "sm80_gather_d%d_%s", shape.head_dim,
+           shape.dtype == LACUNA_F16 ? "f16" : "bf16");
+  return LACUNA_OK;
+}
+
+int32_t gather_forward(const lacuna_gather_forward_params* params, void* stream) {
+  lacuna_forward_config config;
+  LACUNA_CHECK(gather_config(params, &config));
+  const lacuna_gather_forward_params& p = *params;
+  LACUNA_CHECK(check_gather_plan(p.plan, p.shape));
+  LACUNA_REQUIRE(p.q != nullptr && p.k != nullptr && p.v != nullptr && p.out != nullptr, "q, k, v or out is null");
+  LACUNA_REQUIRE(p.plan.causal == 0 || (p.partial_out != nullptr && p.partial_lse != nullptr),
+                 "a causal call needs partial_out and partial_lse");
+  LACUNA_REQUIRE(finite(p.scale), "scale must be finite, got %g", static_cast<double>(p.scale));
+  switch (p.shape.head_dim) {
+    case 32:
+      return sm80::gather_d32(p, stream);
+    case 64:
+      return sm80::gather_d64(p, stream);
+    case 96:
+      return sm80::gather_d96(p, stream);
+    case 128:
+      return sm80::gather_d128(p, stream);
+    default:
+      return sm80::gather_d256(p, stream);
+  }
+}
+
+}  // namespace LACUNA_NS

@@ -1,0 +1,49 @@
+// The sampled keys of each pair: places in its sorted keys, drawn or given, and the rows that stand there.
+#include "common/philox.h"
+#include "common/validate.h"
+#include "ptx/thread.h"
+#include "select/lsh.h"
+
+namespace LACUNA_NS {
+namespace lsh {
+
+namespace {
+
+constexpr int kSampleThreads = 256;
+
+// A thread a sample, in the order of sample_places.
+__global__ void __launch_bounds__(kSampleThreads)
+    lsh_samples_kernel(const __grid_constant__ lacuna_hyper_plan_params p) {
+  const int64_t index = static_cast<int64_t>(block_index()) * kSampleThreads + thread_index();
+  const int64_t heads = static_cast<int64_t>(p.shape.batch) * p.shape.kv_heads;
+  const int64_t number = index / p.plan.samples / heads;
+  if (number >= (int64_t{1} << p.plan.levels) - 1) return;
+  const int64_t head = index / p.plan.samples % heads;
+  int level = 0;
+  while (number >= pair_number(level + 1, 0)) ++level;
+  const Segment keys = gather_pair(p.shape, p.plan, level, static_cast<int>(number - pair_number(level, 0))).keys;
+  if (keys.len == 0) return;
+  int32_t place;
+  if (p.draw != 0) {
+    const uint32_t node = p.plan.causal != 0 ? static_cast<uint32_t>(number + 1) : 0;
+    const uint32_t word = philox_word(static_cast<uint32_t>(index % p.plan.samples),
+                                      static_cast<uint32_t>(head % p.shape.kv_heads), node, kPhiloxSamples, p.seed);
+    place = static_cast<int32_t>(static_cast<uint64_t>(word) * static_cast<uint32_t>(keys.len) >> 32);
+    p.plan.sample_places[index] = place;
+  } else {
+    place = p.plan.sample_places[index];
+  }
+  const int64_t first = (level * heads + head) * p.shape.kv_len + keys.start;
+  p.plan.sample_rows[index] = place >= 0 && place < keys.len ? p.plan.k_order[first + place] : -1;
+}
+
+}  // namespace
+
+int32_t launch_samples(const lacuna_hyper_plan_params& p, void* stream) {
+  const int64_t samples = ((int64_t{1} << p.plan.levels) - 1) * p.shape.batch * p.shape.kv_heads * p.plan.samples;
+  const int64_t blocks = (samples + kSampleThreads - 1) / kSampleThreads;
+  return launch<lsh_samples_kernel>("lsh_samples", blocks, kSampleThreads, 0, stream, p);
+}
+
+}  // namespace lsh
+}  // namespace LACUNA_NS

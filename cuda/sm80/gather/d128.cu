@@ -1,0 +1,7 @@
+#include "sm80/gather/instantiate.h"
+#include "sm80/gather/launch.h"
+
+int32_t LACUNA_NS::sm80::gather_d128(const lacuna_gather_forward_params& params, void* stream) {
+  return gather_of<128>({"sm80_gather_d128_f16", "sm80_gather_leaf_d128_f16"},
+                        {"sm80_gather_d128_bf16", "sm80_gather_leaf_d128_bf16"}, params, stream);
+}

@@ -1,0 +1,66 @@
+// The launcher body shared by the head-dim compilations.
+#pragma once
+
+#include "common/alignment.h"
+#include "ptx/launch.h"
+#include "sm80/gather/kernel.h"
+
+namespace LACUNA_NS {
+namespace sm80 {
+
+// Names of a kernel for the pairs and one for the leaves.
+struct GatherNames {
+  const char* pairs;
+  const char* leaves;
+};
+
+// Tiles of the largest pair of a level: nodes of a level have one of two lengths.
+template <class Traits>
+int tiles_of_pair(const lacuna_gather_forward_params& p, int level) {
+  const lacuna_shape& shape = p.shape;
+  if (p.plan.causal == 0) {
+    return query_blocks<Traits::kTileRows>(shape.q_len, shape.kv_len, p.plan.block_size).all;
+  }
+  const int longest = longest_node(shape.q_len, level);
+  int most = 0;
+  for (int len = longest - 1; len <= longest; ++len) {
+    if (!has_halves(len, p.plan.min_seq_len)) continue;
+    const int tiles = query_blocks<Traits::kTileRows>(len / 2, len - len / 2, p.plan.block_size).all;
+    most = tiles > most ? tiles : most;
+  }
+  return most;
+}
+
+template <class Traits>
+int32_t gather_with(const GatherNames& names, const lacuna_gather_forward_params& p, void* stream) {
+  GatherArgs args;
+  args.params = p;
+  args.q_vectors = row_starts_aligned(p.q, p.q_stride, 16);
+  args.k_vectors = row_starts_aligned(p.k, p.k_stride, 16);
+  args.v_vectors = row_starts_aligned(p.v, p.v_stride, 16);
+  args.out_pairs = row_starts_aligned(p.out, p.out_stride, 4);
+  args.first_tile[0] = 0;
+  for (int level = 0; level < p.plan.levels; ++level) {
+    args.tiles_of_pair[level] = tiles_of_pair<Traits>(p, level);
+    args.first_tile[level + 1] = args.first_tile[level] + (int64_t{args.tiles_of_pair[level]} << level);
+  }
+  args.leaf_tiles = 0;
+  const int64_t heads = static_cast<int64_t>(p.shape.batch) * p.shape.q_heads;
+  const size_t smem_bytes = sizeof(typename Traits::Shared);
+  const int32_t status = launch<gather_forward_kernel<Traits>>(names.pairs, heads * args.first_tile[p.plan.levels],
+                                                               Traits::kThreads, smem_bytes, stream, args);
+  if (status != LACUNA_OK || p.plan.causal == 0) return status;
+  args.leaf_tiles = divide_up(longest_node(p.shape.q_len, p.plan.levels), Traits::kTileRows);
+  return launch<gather_leaf_forward_kernel<Traits>>(names.leaves, (heads * args.leaf_tiles) << p.plan.levels,
+                                                    Traits::kThreads, smem_bytes, stream, args);
+}
+
+template <int kHeadDim>
+int32_t gather_of(const GatherNames& f16_names, const GatherNames& bf16_names, const lacuna_gather_forward_params& p,
+                  void* stream) {
+  if (p.shape.dtype == LACUNA_F16) return gather_with<GatherTraits<kHeadDim, Half>>(f16_names, p, stream);
+  return gather_with<GatherTraits<kHeadDim, BFloat16>>(bf16_names, p, stream);
+}
+
+}  // namespace sm80
+}  // namespace LACUNA_NS

@@ -1,0 +1,177 @@
+// Portable attention over a gather plan: the pairs in sorted order, and the leaves of a causal plan, which merge what
+// the pairs left.
+#pragma once
+
+#include "sm80/forward/write.h"
+#include "sm80/gather/attend.h"
+#include "sm80/gather/key_lists.h"
+#include "sm80/gather/tile.h"
+
+namespace LACUNA_NS {
+namespace sm80 {
+
+// Weights are divided by the scale; where that could overflow, the scale is applied to the scores.
+constexpr float kLeastScale = 1e-20f;
+
+__device__ __forceinline__ ScoreRule gather_rule(float scale) {
+  const bool transform = !(scale >= kLeastScale);
+  return ScoreRule{scale, 0.0f, transform, transform ? kLog2E : scale * kLog2E};
+}
+
+template <class T>
+__device__ __forceinline__ KeyTensors<T> key_tensors(const GatherArgs& args, const GatherHead& head) {
+  const lacuna_gather_forward_params& p = args.params;
+  return KeyTensors<T>{static_cast<const T*>(p.k) + head.batch * p.k_stride.batch + head.kv_head * p.k_stride.head,
+                       static_cast<const T*>(p.v) + head.batch * p.v_stride.batch + head.kv_head * p.v_stride.head,
+                       p.k_stride.seq,
+                       p.v_stride.seq,
+                       args.k_vectors,
+                       args.v_vectors};
+}
+
+template <class T>
+__device__ __forceinline__ const T* query_rows(const GatherArgs& args, const GatherHead& head) {
+  const lacuna_gather_forward_params& p = args.params;
+  return static_cast<const T*>(p.q) + head.batch * p.q_stride.batch + head.head * p.q_stride.head;
+}
+
+// A row of partials.
+__device__ __forceinline__ int64_t partial_index(const lacuna_gather_forward_params& p, const GatherHead& head,
+                                                 int level, int place) {
+  const int64_t heads = (static_cast<int64_t>(level) * p.shape.batch + head.batch) * p.shape.q_heads + head.head;
+  return heads * (p.shape.q_len / 2) + place;
+}
+
+template <class Traits>
+__device__ __forceinline__ void write_final(const GatherArgs& args, const GatherHead& head, int row, int r,
+                                            float factor, float lse, const Accumulator<Traits>& acc) {
+  using T = typename Traits::Element;
+  const lacuna_gather_forward_params& p = args.params;
+  write_row<Traits>(
+      static_cast<T*>(p.out) + head.batch * p.out_stride.batch + head.head * p.out_stride.head + row * p.out_stride.seq,
+      acc, r, factor, args.out_pairs);
+  if (thread_index() % 4 == 0 && p.lse != nullptr) {
+    p.lse[head.batch * p.lse_stride.batch + head.head * p.lse_stride.head + row * p.lse_stride.seq] = lse;
+  }
+}
+
+template <class Traits>
+__global__ void __launch_bounds__(Traits::kThreads, Traits::kTile.blocks)
+    gather_forward_kernel(const __grid_constant__ GatherArgs args) {
+  using T = typename Traits::Element;
+  const lacuna_gather_forward_params& p = args.params;
+  const PairTile work = pair_tile<Traits::kTileRows>(args, block_index());
+  if (work.rows == 0) return;
+  auto& smem = shared<typename Traits::Shared>();
+  if (thread_index() < Traits::kTileRows) {
+    const int i = thread_index();
+    const Segment& queries = work.pair.queries;
+    int row = -1;
+    if (i < work.rows) {
+      const int64_t heads = (static_cast<int64_t>(work.level) * p.shape.batch + work.head.batch) * p.shape.q_heads;
+      row = p.plan.q_order[(heads + work.head.head) * p.shape.q_len + queries.start + work.first + i];
+    }
+    smem.rows[i] = row >= queries.start && row < queries.start + queries.len ? row : -1;
+  }
+  const ScoreRule rule = gather_rule(p.scale);
+  if (thread_index() == 0) smem.source.start(p, work, rule);
+  sync_threads();
+  RowState state = empty_rows();
+  Accumulator<Traits> acc = {};
+  attend<Traits, false>(smem, query_rows<T>(args, work.head), p.q_stride.seq, args.q_vectors,
+                        key_tensors<T>(args, work.head), smem.source, rule, 0, state, acc);
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int row = smem.rows[fragment_row(thread_index() / kWarpThreads * kGroupRows, r)];
+    if (row < 0) continue;
+    const RowResult result = row_result(state.maximum[r] * rule.factor, state.sum[r]);
+    if (p.plan.causal != 0) {
+      const int64_t at = partial_index(p, work.head, work.level, partial_place(work.pair, row));
+      write_row<Traits>(p.partial_out + at * Traits::kHeadDim, acc, r, result.factor);
+      if (thread_index() % 4 == 0) p.partial_lse[at] = result.lse;
+    } else {
+      write_final<Traits>(args, work.head, row, r, result.factor, result.lse, acc);
+    }
+  }
+}
+
+// Calls visit with the partial of each level that a row of the leaf has one at, from the root down: where it is in the
+// second half.
+template <class Visit>
+__device__ __forceinline__ void for_partials(const lacuna_gather_forward_params& p, const LeafTile& work, int row,
+                                             Visit visit) {
+  Segment node{0, p.shape.q_len};
+  for (int level = 0; level < p.plan.levels; ++level) {
+    if (!has_halves(node.len, p.plan.min_seq_len)) return;
+    const int first = node.len - node.len / 2;
+    const bool second = (work.path >> (p.plan.levels - 1 - level) & 1) != 0;
+    if (second) {
+      const GatherPair pair{{node.start + first, node.len / 2}, {node.start, first}};
+      visit(partial_index(p, work.head, level, partial_place(pair, row)));
+    }
+    node = second ? Segment{node.start + first, node.len / 2} : Segment{node.start, first};
+  }
+}
+
+// Merges row r with its partials, as merge.cu does: in f32, in the order of the parts.
+template <class Traits>
+__device__ __forceinline__ void merge_row(const GatherArgs& args, const LeafTile& work, int row, int r,
+                                          const RowResult& own, Accumulator<Traits>& acc) {
+  const lacuna_gather_forward_params& p = args.params;
+  float top = own.lse;
+  for_partials(p, work, row, [&](int64_t at) { top = max_float(top, p.partial_lse[at]); });
+  const float base = top == minus_infinity() ? 0.0f : top;
+  float total = ex2((own.lse - base) * kLog2E);
+  const float factor = own.factor * total;
+#pragma unroll
+  for (int n = 0; n < Traits::kHeadDim / 8; ++n) {
+    acc.o[n][2 * r] *= factor;
+    acc.o[n][2 * r + 1] *= factor;
+  }
+  for_partials(p, work, row, [&](int64_t at) {
+    const float weight = ex2((p.partial_lse[at] - base) * kLog2E);
+    total += weight;
+    // A part that attended nothing weighs nothing, whatever its row holds.
+    if (weight == 0.0f) return;
+    const float* from = p.partial_out + at * Traits::kHeadDim + 2 * (thread_index() % 4);
+#pragma unroll
+    for (int n = 0; n < Traits::kHeadDim / 8; ++n) {
+      acc.o[n][2 * r] += weight * from[8 * n];
+      acc.o[n][2 * r + 1] += weight * from[8 * n + 1];
+    }
+  });
+  const bool empty = total == 0.0f;
+  write_final<Traits>(args, work.head, row, r, empty ? 0.0f : 1.0f / total,
+                      empty ? minus_infinity() : base + lg2(total) * kLn2, acc);
+}
+
+template <class Traits>
+__global__ void __launch_bounds__(Traits::kThreads, Traits::kTile.blocks)
+    gather_leaf_forward_kernel(const __grid_constant__ GatherArgs args) {
+  using T = typename Traits::Element;
+  const lacuna_gather_forward_params& p = args.params;
+  const LeafTile work = leaf_tile<Traits::kTileRows>(args, block_index());
+  if (!work.valid) return;
+  auto& smem = shared<typename Traits::Shared>();
+  const int leaf_end = work.leaf.start + work.leaf.len;
+  const int end = leaf_end - work.first < Traits::kTileRows ? leaf_end : work.first + Traits::kTileRows;
+  if (thread_index() < Traits::kTileRows) {
+    const int row = work.first + thread_index();
+    smem.rows[thread_index()] = row < end ? row : -1;
+  }
+  const ScoreRule rule = gather_rule(p.scale);
+  const LeafKeys<Traits::kTileKeys> keys{work.leaf.start, end};
+  RowState state = empty_rows();
+  Accumulator<Traits> acc = {};
+  attend<Traits, true>(smem, query_rows<T>(args, work.head), p.q_stride.seq, args.q_vectors,
+                       key_tensors<T>(args, work.head), keys, rule, work.first - work.leaf.start, state, acc);
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int row = work.first + fragment_row(thread_index() / kWarpThreads * kGroupRows, r);
+    if (row >= end) continue;
+    merge_row<Traits>(args, work, row, r, row_result(state.maximum[r] * rule.factor, state.sum[r]), acc);
+  }
+}
+
+}  // namespace sm80
+}  // namespace LACUNA_NS

@@ -1,0 +1,88 @@
+// Which keys a block of a gather kernel walks, tile after tile: row() is the key row that this thread lists.
+#pragma once
+
+#include "common/row_result.h"
+#include "common/score_rule.h"
+#include "ptx/math.h"
+#include "ptx/thread.h"
+#include "sm80/gather/tile.h"
+
+namespace LACUNA_NS {
+namespace sm80 {
+
+// The keys of a block of a pair, in whole tiles, then its samples. It lies in shared memory: its state would cost every
+// thread's registers.
+template <int kTileKeys>
+struct SortedKeys {
+  const int32_t* block;  // key rows of the block
+  int block_keys;
+  int block_tiles;
+  const int32_t* sample_places;
+  const int32_t* sample_rows;
+  int samples;  // 0 where the block is the only one
+  int low;      // places of the block: samples there are in it already
+  Segment keys;
+  float weight;  // of a sample
+
+  __device__ __forceinline__ void start(const lacuna_gather_forward_params& p, const PairTile& work,
+                                        const ScoreRule& rule) {
+    const lacuna_gather_plan& plan = p.plan;
+    const int64_t heads = static_cast<int64_t>(p.shape.batch) * p.shape.kv_heads;
+    const int64_t head = static_cast<int64_t>(work.head.batch) * p.shape.kv_heads + work.head.kv_head;
+    keys = work.pair.keys;
+    low = work.block * plan.block_size;
+    block = plan.k_order + (work.level * heads + head) * p.shape.kv_len + keys.start + low;
+    block_keys = keys.len - low < plan.block_size ? keys.len - low : plan.block_size;
+    block_tiles = divide_up(block_keys, kTileKeys);
+    samples = keys.len > plan.block_size ? plan.samples : 0;
+    const int64_t first = (work.number * heads + head) * plan.samples;
+    sample_places = plan.sample_places + first;
+    sample_rows = plan.sample_rows + first;
+    const float log_weight = lg2(static_cast<float>(keys.len) / static_cast<float>(plan.samples)) * kLn2;
+    weight = rule.transform ? log_weight : log_weight / rule.scale;
+  }
+
+  __device__ __forceinline__ int count(int tile) const {
+    const bool sampled = tile >= block_tiles;
+    const int left = sampled ? samples - (tile - block_tiles) * kTileKeys : block_keys - tile * kTileKeys;
+    return left < 0 ? 0 : left < kTileKeys ? left : kTileKeys;
+  }
+
+  __device__ __forceinline__ float weight_of(int tile) const { return tile < block_tiles ? 0.0f : weight; }
+
+  __device__ __forceinline__ int row(int tile) const {
+    const int i = thread_index();
+    if (i >= count(tile)) return -1;
+    int row;
+    if (tile < block_tiles) {
+      row = block[tile * kTileKeys + i];
+    } else {
+      const int sample = (tile - block_tiles) * kTileKeys + i;
+      const int place = sample_places[sample];
+      row = place >= low && place < low + block_keys ? -1 : sample_rows[sample];
+    }
+    return row >= keys.start && row < keys.start + keys.len ? row : -1;
+  }
+};
+
+// The keys of a leaf, from its first to the last row of a tile.
+template <int kTileKeys>
+struct LeafKeys {
+  int first;
+  int end;
+
+  __device__ __forceinline__ int count(int tile) const {
+    const int left = end - first - tile * kTileKeys;
+    return left < 0 ? 0 : left < kTileKeys ? left : kTileKeys;
+  }
+
+  __device__ __forceinline__ float weight_of(int) const { return 0.0f; }
+
+  __device__ __forceinline__ int row(int tile) const {
+    const int i = thread_index();
+    return i < count(tile) ? first + tile * kTileKeys + i : -1;
+  }
+};
+
+}  // namespace sm80
+}  // namespace LACUNA_NS

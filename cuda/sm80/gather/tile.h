@@ -1,0 +1,129 @@
+// What the gather kernels are launched with, and which rows a block serves.
+#pragma once
+
+#include "common/gather_tree.h"
+#include "sm80/forward/tile_table.h"
+
+namespace LACUNA_NS {
+namespace sm80 {
+
+struct GatherArgs {
+  lacuna_gather_forward_params params;
+  int tiles_of_pair[kMaxGatherLevels];       // kernel tiles of the largest pair of a level
+  int64_t first_tile[kMaxGatherLevels + 1];  // of a level's pairs; the last one is the number of tiles of a head
+  int leaf_tiles;                            // causal: kernel tiles of each node of level `levels`
+  bool q_vectors;                            // rows start on 16-byte boundaries: cp.async serves them
+  bool k_vectors;
+  bool v_vectors;
+  bool out_pairs;  // output rows start on 4-byte boundaries
+};
+
+// Query blocks of a pair are `size` queries long, in as many kernel tiles as that takes.
+struct QueryBlocks {
+  int size;
+  int tiles;  // of a block
+  int all;    // tiles of the pair
+};
+
+template <int kTileRows>
+__host__ __device__ __forceinline__ QueryBlocks query_blocks(int queries, int keys, int block_size) {
+  QueryBlocks blocks;
+  blocks.size = divide_up(queries, divide_up(keys, block_size));
+  blocks.tiles = divide_up(blocks.size, kTileRows);
+  blocks.all = divide_up(queries, blocks.size) * blocks.tiles;
+  return blocks;
+}
+
+struct GatherHead {
+  int batch;
+  int head;  // query head
+  int kv_head;
+};
+
+// The head of block `index` of a kernel with `tiles` blocks a head, and its tile there. Heads that share K and V come
+// one after another.
+__device__ __forceinline__ GatherHead gather_head(const lacuna_shape& shape, int64_t index, int64_t tiles,
+                                                  int64_t& tile) {
+  const int group = shape.q_heads / shape.kv_heads;
+  GatherHead head;
+  head.head = static_cast<int>(index % group);
+  index /= group;
+  tile = index % tiles;
+  index /= tiles;
+  head.kv_head = static_cast<int>(index % shape.kv_heads);
+  head.batch = static_cast<int>(index / shape.kv_heads);
+  head.head += head.kv_head * group;
+  return head;
+}
+
+// Rows of a pair that share one block of its keys.
+struct PairTile {
+  GatherHead head;
+  GatherPair pair;
+  int level;
+  int64_t number;  // of the pair, in sample_places
+  int block;       // of keys
+  int first;       // place of tile row 0 in the pair's sorted queries
+  int rows;        // 0: the block has nothing to do
+};
+
+template <int kTileRows>
+__device__ __forceinline__ PairTile pair_tile(const GatherArgs& args, int64_t index) {
+  const lacuna_gather_plan& plan = args.params.plan;
+  PairTile work;
+  int64_t tile;
+  work.head = gather_head(args.params.shape, index, args.first_tile[plan.levels], tile);
+  work.level = 0;
+  while (tile >= args.first_tile[work.level + 1]) ++work.level;
+  tile -= args.first_tile[work.level];
+  const int per_pair = args.tiles_of_pair[work.level];
+  const int node = static_cast<int>(tile / per_pair);
+  const int of_pair = static_cast<int>(tile % per_pair);
+  work.pair = gather_pair(args.params.shape, plan, work.level, node);
+  work.number = pair_number(work.level, node);
+  work.block = work.first = work.rows = 0;
+  if (work.pair.queries.len == 0) return work;
+  const QueryBlocks blocks = query_blocks<kTileRows>(work.pair.queries.len, work.pair.keys.len, plan.block_size);
+  if (of_pair >= blocks.all) return work;
+  work.block = of_pair / blocks.tiles;
+  const int within = of_pair % blocks.tiles * kTileRows;
+  work.first = work.block * blocks.size + within;
+  const int in_block = blocks.size - within;
+  const int in_pair = work.pair.queries.len - work.first;
+  const int rows = in_block < in_pair ? in_block : in_pair;
+  work.rows = rows < 0 ? 0 : rows < kTileRows ? rows : kTileRows;
+  return work;
+}
+
+// Rows of a leaf.
+struct LeafTile {
+  GatherHead head;
+  Segment leaf;
+  int path;   // index among the nodes of level `levels`: the halves on the way down, the highest bit first
+  int first;  // row of tile row 0
+  bool valid;
+};
+
+// Longest tiles first. A leaf one level higher than others has the tiles of two nodes.
+template <int kTileRows>
+__device__ __forceinline__ LeafTile leaf_tile(const GatherArgs& args, int64_t index) {
+  const lacuna_gather_plan& plan = args.params.plan;
+  const int64_t nodes = int64_t{1} << plan.levels;
+  LeafTile work;
+  int64_t tile;
+  work.head = gather_head(args.params.shape, index, nodes * args.leaf_tiles, tile);
+  work.path = static_cast<int>(tile % nodes);
+  int of_leaf = args.leaf_tiles - 1 - static_cast<int>(tile / nodes);
+  work.leaf = tree_node(args.params.shape.q_len, plan.levels - 1, work.path >> 1);
+  if (has_halves(work.leaf.len, plan.min_seq_len)) {
+    work.leaf = tree_node(args.params.shape.q_len, plan.levels, work.path);
+  } else {
+    of_leaf += (work.path & 1) * args.leaf_tiles;
+  }
+  work.first = work.leaf.start + of_leaf * kTileRows;
+  work.valid = of_leaf * kTileRows < work.leaf.len;
+  return work;
+}
+
+}  // namespace sm80
+}  // namespace LACUNA_NS

@@ -1,0 +1,325 @@
+//! Sorted rows and sampled keys on the device.
+
+use super::config::{BucketOrder, HyperConfig};
+use super::random;
+use crate::attention::ForwardOptions;
+use crate::device::{Buffer, Stream, ordered};
+use crate::error::{Error, Result};
+use crate::kernels::{bindings as abi, convert};
+use crate::plan::BlockPlan;
+use crate::schedule::Schedule;
+use crate::shape::{AttentionShape, Mask};
+use crate::tensor::{Half, Tensor, TensorView};
+
+/// HyperAttention for one shape: which rows meet which, written on the device by [`HyperPlan::update`] and read by
+/// [`attention::hyper_forward`](crate::attention::hyper_forward).
+///
+/// Calls that are short enough to be exact hold a dense plan instead, and need no update.
+#[derive(Debug)]
+pub struct HyperPlan {
+    config: HyperConfig,
+    shape: AttentionShape,
+    mask: Mask,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+pub(crate) enum Kind {
+    /// Every visible key.
+    Exact(Box<(BlockPlan, Schedule)>),
+    /// Hash blocks and samples.
+    Hashed(Box<Hashed>),
+}
+
+#[derive(Debug)]
+pub(crate) struct Hashed {
+    levels: usize,
+    /// `[1, 1, head_dim, num_projections]`
+    directions: Tensor<f32>,
+    /// Samples come from the seed.
+    draw: bool,
+    /// `[1, batch, q_heads, q_len]`
+    q_ranks: Tensor<u16>,
+    /// `[1, batch, kv_heads, kv_len]`
+    k_ranks: Tensor<u16>,
+    /// `[levels, batch, q_heads, q_len]`
+    q_order: Tensor<i32>,
+    /// `[levels, batch, kv_heads, kv_len]`
+    k_order: Tensor<i32>,
+    /// `[nodes, batch, kv_heads, sample_size]`
+    sample_places: Tensor<i32>,
+    /// `[nodes, batch, kv_heads, sample_size]`
+    sample_rows: Tensor<i32>,
+    scratch: Buffer,
+    /// Whether `update` has run.
+    filled: bool,
+}
+
+impl HyperPlan {
+    /// Allocates a plan, with projections drawn from the seed; samples will be drawn from it too.
+    ///
+    /// # Errors
+    /// As [`HyperConfig::validate`]; [`Error::Unsupported`] or [`Error::NoKernel`] when no kernel serves the shape;
+    /// [`Error::OutOfMemory`].
+    pub fn new(stream: &Stream, shape: &AttentionShape, mask: &Mask, config: &HyperConfig) -> Result<Self> {
+        config.validate(shape, mask)?;
+        let plan = |kind| Self { config: config.clone(), shape: *shape, mask: *mask, kind };
+        if config.is_exact(shape, mask) {
+            let (dense, options) = (BlockPlan::dense(), ForwardOptions { mask: *mask, ..ForwardOptions::default() });
+            let schedule = Schedule::build(stream, shape, &options, &dense)?;
+            return Ok(plan(Kind::Exact(Box::new((dense, schedule)))));
+        }
+        let request = abi::lacuna_hyper_plan_params {
+            plan: abi::lacuna_gather_plan {
+                samples: config.sample_size as i32,
+                causal: i32::from(mask.causal),
+                min_seq_len: config.least() as i32,
+                ..Default::default()
+            },
+            ..settings(config, shape)
+        };
+        let served =
+            abi::lacuna_gather_forward_params { shape: request.shape, plan: request.plan, ..Default::default() };
+        // SAFETY: the queries read no tensor.
+        let sizes = stream.device().with_kernels(|kernels| unsafe {
+            kernels.gather_config(&served)?;
+            kernels.hyper_sizes(&request)
+        })?;
+        let (levels, nodes) = (sizes.levels as usize, sizes.nodes as usize);
+        let bytes = usize::try_from(sizes.scratch_bytes).unwrap_or(usize::MAX);
+        let directions = random::projections(config.seed, shape.head_dim, config.num_projections);
+        let AttentionShape { batch, q_heads, kv_heads, q_len, kv_len, head_dim, .. } = *shape;
+        Ok(plan(Kind::Hashed(Box::new(Hashed {
+            levels,
+            directions: Tensor::from_slice(stream, &directions, [1, 1, head_dim, config.num_projections])?,
+            draw: true,
+            q_ranks: Tensor::uninit(stream, [1, batch, q_heads, q_len])?,
+            k_ranks: Tensor::uninit(stream, [1, batch, kv_heads, kv_len])?,
+            q_order: Tensor::uninit(stream, [levels, batch, q_heads, q_len])?,
+            k_order: Tensor::uninit(stream, [levels, batch, kv_heads, kv_len])?,
+            sample_places: Tensor::uninit(stream, [nodes, batch, kv_heads, config.sample_size])?,
+            sample_rows: Tensor::uninit(stream, [nodes, batch, kv_heads, config.sample_size])?,
+            scratch: stream.alloc_bytes(bytes)?,
+            filled: false,
+        }))))
+    }
+
+    /// Hashes with these projections, `[1, 1, head_dim, num_projections]` packed, from the next update on.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for another size; [`Error::Device`] for memory of another device.
+    pub fn set_projections(&mut self, projections: Tensor<f32>) -> Result<()> {
+        let dims = [1, 1, self.shape.head_dim, self.config.num_projections];
+        check_packed("projections", &projections, dims)?;
+        if let Kind::Hashed(hashed) = &mut self.kind {
+            hashed.scratch.stream().device().check_memory("projections", projections.stream().device())?;
+            hashed.directions = projections;
+            hashed.filled = false;
+        }
+        Ok(())
+    }
+
+    /// Attends these samples, `[1, batch, kv_heads, sample_size]` packed, from the next update on: places in the sorted
+    /// keys, below `kv_len`. Samples outside are attended by nobody.
+    ///
+    /// # Errors
+    /// [`Error::Value`] for a causal call, which draws for each of its halves; [`Error::Shape`] for another size;
+    /// [`Error::Device`] for memory of another device.
+    pub fn set_samples(&mut self, samples: Tensor<i32>) -> Result<()> {
+        if self.mask.causal {
+            let got = "samples for a causal call, which draws them for each of its halves".into();
+            return Err(Error::Value { what: "samples", expected: "absent".into(), got });
+        }
+        let dims = [1, self.shape.batch, self.shape.kv_heads, self.config.sample_size];
+        check_packed("samples", &samples, dims)?;
+        if let Kind::Hashed(hashed) = &mut self.kind {
+            hashed.scratch.stream().device().check_memory("samples", samples.stream().device())?;
+            hashed.sample_places = samples;
+            hashed.draw = false;
+            hashed.filled = false;
+        }
+        Ok(())
+    }
+
+    /// Hashes and sorts the rows of `q` `[batch, q_heads, q_len, head_dim]` and `k` `[batch, kv_heads, kv_len,
+    /// head_dim]`, any strides, and draws samples. In stream order, without allocating or waiting: a CUDA graph may
+    /// hold it. Nothing to do for an exact call.
+    ///
+    /// # Errors
+    /// [`Error::Value`], [`Error::Shape`] or [`Error::Device`] names the argument that does not fit; [`Error::Cuda`] or
+    /// [`Error::Simt`] when a launch fails.
+    pub fn update<T: Half>(&mut self, stream: &Stream, q: TensorView<'_, T>, k: TensorView<'_, T>) -> Result<()> {
+        let shape = self.shape;
+        check_dtype::<T>(&shape)?;
+        check_dims("q", q.dims(), [shape.batch, shape.q_heads, shape.q_len, shape.head_dim])?;
+        check_dims("k", k.dims(), [shape.batch, shape.kv_heads, shape.kv_len, shape.head_dim])?;
+        let plan = self.to_abi();
+        let Kind::Hashed(hashed) = &mut self.kind else { return Ok(()) };
+        let params = abi::lacuna_hyper_plan_params {
+            plan,
+            draw: i32::from(hashed.draw),
+            q: q.as_ptr().cast(),
+            k: k.as_ptr().cast(),
+            q_stride: convert::strides(&q.layout()),
+            k_stride: convert::strides(&k.layout()),
+            directions: hashed.directions.view().as_ptr(),
+            q_ranks: hashed.q_ranks.view_mut().as_mut_ptr(),
+            k_ranks: hashed.k_ranks.view_mut().as_mut_ptr(),
+            scratch: hashed.scratch.as_mut_ptr().cast(),
+            scratch_bytes: hashed.scratch.len() as u64,
+            ..settings(&self.config, &shape)
+        };
+        let owners = [
+            q.stream(),
+            k.stream(),
+            hashed.directions.stream(),
+            hashed.sample_places.stream(),
+            hashed.scratch.stream(),
+        ];
+        for (what, owner) in ["q", "k", "projections", "samples", "plan"].into_iter().zip(owners) {
+            stream.device().check_memory(what, owner.device())?;
+        }
+        ordered(stream, &owners, || {
+            // SAFETY: `new` gave the plan's tensors and scratch the sizes that the header names, for this shape, on one
+            // stream, and the setters let in no other sizes; `self` is borrowed exclusively. q and k have memory for
+            // their layouts. What device memory holds is data to the kernels.
+            stream.launch(|kernels, raw| unsafe { kernels.hyper_plan(&params, raw) })
+        })?;
+        hashed.filled = true;
+        Ok(())
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &HyperConfig {
+        &self.config
+    }
+
+    /// The sizes that it is for.
+    pub fn shape(&self) -> &AttentionShape {
+        &self.shape
+    }
+
+    /// The mask that it is for.
+    pub fn mask(&self) -> &Mask {
+        &self.mask
+    }
+
+    /// Whether every visible key is attended.
+    pub fn is_exact(&self) -> bool {
+        matches!(self.kind, Kind::Exact(..))
+    }
+
+    /// Levels of halving with estimated pairs: 1 for a call that is not causal, 0 for an exact one.
+    pub fn levels(&self) -> usize {
+        match &self.kind {
+            Kind::Exact(..) => 0,
+            Kind::Hashed(hashed) => hashed.levels,
+        }
+    }
+
+    /// Device memory of the plan, in bytes; 0 for an exact call.
+    pub fn memory_bytes(&self) -> usize {
+        let Kind::Hashed(hashed) = &self.kind else { return 0 };
+        let words = [&hashed.q_order, &hashed.k_order, &hashed.sample_places, &hashed.sample_rows];
+        let words: usize = words.iter().map(|tensor| tensor.layout().len()).sum();
+        let ranks = hashed.q_ranks.layout().len() + hashed.k_ranks.layout().len();
+        4 * (words + hashed.directions.layout().len()) + 2 * ranks + hashed.scratch.len()
+    }
+
+    /// The bucket ranks that the last update found, of q `[batch, q_heads, q_len]` and of k `[batch, kv_heads,
+    /// kv_len]`; waits. `None` for an exact call.
+    ///
+    /// # Errors
+    /// As [`Tensor::to_vec`].
+    pub fn ranks(&self, stream: &Stream) -> Result<Option<[Vec<u16>; 2]>> {
+        let Kind::Hashed(hashed) = &self.kind else { return Ok(None) };
+        Ok(Some([hashed.q_ranks.to_vec(stream)?, hashed.k_ranks.to_vec(stream)?]))
+    }
+
+    /// The rows in sorted order, of q `[levels, batch, q_heads, q_len]` and of k `[levels, batch, kv_heads, kv_len]`;
+    /// waits. In a causal call each half is sorted at its own places, and of each pair of halves the queries of the
+    /// second and the keys of the first are written. `None` for an exact call.
+    ///
+    /// # Errors
+    /// As [`Tensor::to_vec`].
+    pub fn orders(&self, stream: &Stream) -> Result<Option<[Vec<i32>; 2]>> {
+        let Kind::Hashed(hashed) = &self.kind else { return Ok(None) };
+        Ok(Some([hashed.q_order.to_vec(stream)?, hashed.k_order.to_vec(stream)?]))
+    }
+
+    pub(crate) fn kind(&self) -> &Kind {
+        &self.kind
+    }
+
+    /// The plan as the kernels read it. Zeros for an exact call.
+    pub(crate) fn to_abi(&self) -> abi::lacuna_gather_plan {
+        let Kind::Hashed(hashed) = &self.kind else { return abi::lacuna_gather_plan::default() };
+        let pointer = |tensor: &Tensor<i32>| tensor.view().as_ptr().cast_mut();
+        abi::lacuna_gather_plan {
+            causal: i32::from(self.mask.causal),
+            levels: hashed.levels as i32,
+            block_size: self.config.block_size as i32,
+            samples: self.config.sample_size as i32,
+            min_seq_len: self.config.least() as i32,
+            q_order: pointer(&hashed.q_order),
+            k_order: pointer(&hashed.k_order),
+            sample_places: pointer(&hashed.sample_places),
+            sample_rows: pointer(&hashed.sample_rows),
+            ..Default::default()
+        }
+    }
+}
+
+impl Hashed {
+    /// The streams that the memory read by attention belongs to.
+    pub(crate) fn owners(&self) -> [&Stream; 2] {
+        [self.scratch.stream(), self.sample_places.stream()]
+    }
+
+    /// # Errors
+    /// [`Error::Value`] before the first update.
+    pub(crate) fn check_filled(&self) -> Result<()> {
+        if self.filled {
+            return Ok(());
+        }
+        let got = "one without an update since it was made or given projections or samples".into();
+        Err(Error::Value { what: "plan", expected: "updated with q and k".into(), got })
+    }
+}
+
+/// The settings of a request, without its plan and pointers.
+fn settings(config: &HyperConfig, shape: &AttentionShape) -> abi::lacuna_hyper_plan_params {
+    abi::lacuna_hyper_plan_params {
+        shape: convert::shape(shape),
+        projections: config.num_projections as i32,
+        bucket_order: match config.bucket_order {
+            BucketOrder::Gray => abi::LACUNA_BUCKETS_GRAY,
+            BucketOrder::Compat => abi::LACUNA_BUCKETS_COMPAT,
+        },
+        center: i32::from(config.center),
+        seed: config.seed,
+        ..Default::default()
+    }
+}
+
+pub(crate) fn check_dtype<T: Half>(shape: &AttentionShape) -> Result<()> {
+    if T::DTYPE == shape.dtype {
+        return Ok(());
+    }
+    Err(Error::Value { what: "dtype", expected: shape.dtype.to_string(), got: T::DTYPE.to_string() })
+}
+
+fn check_dims(what: &'static str, got: [usize; 4], expected: [usize; 4]) -> Result<()> {
+    if got == expected {
+        return Ok(());
+    }
+    Err(Error::Shape { what, expected: format!("{expected:?}"), got: format!("{got:?}") })
+}
+
+fn check_packed<T: crate::tensor::Element>(what: &'static str, tensor: &Tensor<T>, dims: [usize; 4]) -> Result<()> {
+    if tensor.dims() == dims && tensor.layout().is_contiguous() {
+        return Ok(());
+    }
+    let got = format!("{:?} with strides {:?}", tensor.dims(), tensor.layout().strides());
+    Err(Error::Shape { what, expected: format!("{dims:?}, packed"), got })
+}

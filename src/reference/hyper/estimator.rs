@@ -1,0 +1,358 @@
+//! Which keys HyperAttention attends, and with which weights.
+
+use super::super::visibility::Visibility;
+use crate::error::{Error, Result};
+use crate::methods::{HyperConfig, hyper};
+use crate::shape::{AttentionShape, Mask};
+use std::ops::Range;
+
+/// The buckets of all rows.
+#[derive(Debug, Clone, Copy)]
+pub struct HyperRanks<'a> {
+    /// `[batch, q_heads, q_len]`
+    pub q: &'a [u16],
+    /// `[batch, kv_heads, kv_len]`
+    pub k: &'a [u16],
+}
+
+/// HyperAttention as a [`Visibility`].
+///
+/// Its parts (the leaves of a causal call, and for each halving the second half's queries on the first half's keys) are
+/// merged by their LSE, which is one softmax over all their keys with the log-weights that the parts give them.
+#[derive(Debug, Clone)]
+pub struct HyperEstimator {
+    shape: AttentionShape,
+    parts: Vec<Part>,
+}
+
+/// Some queries on some keys.
+#[derive(Debug, Clone)]
+struct Part {
+    queries: Range<usize>,
+    keys: Range<usize>,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone)]
+enum Kind {
+    /// All keys.
+    Full,
+    /// The keys up to the query's own position.
+    Causal,
+    /// The estimator.
+    Hashed(Hashed),
+}
+
+#[derive(Debug, Clone)]
+struct Hashed {
+    /// Keys of a block.
+    block_size: usize,
+    /// Queries of a block.
+    query_block: usize,
+    /// `[batch * q_heads][queries]`: where each query, counted from the part's first, stands in the sorted order.
+    places: Vec<Vec<usize>>,
+    /// `[batch * kv_heads][keys]`: the keys of the part in sorted order.
+    order: Vec<Vec<usize>>,
+    /// `[batch * kv_heads][samples]`: positions in that order; none if there is one block.
+    samples: Vec<Vec<usize>>,
+    log_weight: f64,
+}
+
+impl HyperEstimator {
+    /// The estimator for given buckets. `samples` `[batch, kv_heads, sample_size]` are positions in the sorted keys;
+    /// `None` draws them from the seed.
+    ///
+    /// # Errors
+    /// [`Error::Value`] or [`Error::Unsupported`] as [`HyperConfig::validate`], and for samples of a causal call or
+    /// outside the keys; [`Error::Shape`] for a slice of another size.
+    pub fn new(
+        config: &HyperConfig,
+        shape: &AttentionShape,
+        mask: &Mask,
+        ranks: HyperRanks<'_>,
+        samples: Option<&[usize]>,
+    ) -> Result<Self> {
+        config.validate(shape, mask)?;
+        check("ranks of q", ranks.q.len(), [shape.batch, shape.q_heads, shape.q_len])?;
+        check("ranks of k", ranks.k.len(), [shape.batch, shape.kv_heads, shape.kv_len])?;
+        if let Some(samples) = samples {
+            if mask.causal {
+                let got = "samples for a causal call, which draws for each half".into();
+                return Err(Error::Value { what: "samples", expected: "absent".into(), got });
+            }
+            check("samples", samples.len(), [shape.batch, shape.kv_heads, config.sample_size])?;
+            if let Some(bad) = samples.iter().find(|&&at| at >= shape.kv_len) {
+                let expected = format!("below kv_len ({})", shape.kv_len);
+                return Err(Error::Value { what: "samples", expected, got: bad.to_string() });
+            }
+        }
+        let mut estimator = Self { shape: *shape, parts: vec![] };
+        let (queries, keys) = (0..shape.q_len, 0..shape.kv_len);
+        if config.is_exact(shape, mask) {
+            let kind = if mask.causal { Kind::Causal } else { Kind::Full };
+            estimator.parts.push(Part { queries, keys, kind });
+        } else if mask.causal {
+            estimator.halve(config, ranks, 1, queries);
+        } else {
+            estimator.hashed(config, ranks, 0, queries, keys, samples);
+        }
+        Ok(estimator)
+    }
+
+    /// The causal call on the tokens of node `node`.
+    fn halve(&mut self, config: &HyperConfig, ranks: HyperRanks<'_>, node: usize, tokens: Range<usize>) {
+        if tokens.len() <= config.min_seq_len || tokens.len() == 1 {
+            self.parts.push(Part { queries: tokens.clone(), keys: tokens, kind: Kind::Causal });
+            return;
+        }
+        let middle = tokens.start + tokens.len().div_ceil(2);
+        let (first, second) = (tokens.start..middle, middle..tokens.end);
+        self.halve(config, ranks, 2 * node, first.clone());
+        self.halve(config, ranks, 2 * node + 1, second.clone());
+        if second.len() < config.min_seq_len {
+            self.parts.push(Part { queries: second, keys: first, kind: Kind::Full });
+        } else {
+            self.hashed(config, ranks, node, second, first, None);
+        }
+    }
+
+    /// The estimator for the queries `queries` on the keys `keys`, which are node `node`.
+    fn hashed(
+        &mut self,
+        config: &HyperConfig,
+        ranks: HyperRanks<'_>,
+        node: usize,
+        queries: Range<usize>,
+        keys: Range<usize>,
+        samples: Option<&[usize]>,
+    ) {
+        let shape = &self.shape;
+        let blocks = keys.len().div_ceil(config.block_size);
+        let sorted = |ranks: &[u16], range: &Range<usize>| {
+            let mut rows: Vec<usize> = range.clone().collect();
+            rows.sort_by_key(|&row| ranks[row]); // stable
+            rows
+        };
+        let places = |ranks: &[u16]| {
+            let mut places = vec![0; queries.len()];
+            sorted(ranks, &queries).into_iter().enumerate().for_each(|(at, row)| places[row - queries.start] = at);
+            places
+        };
+        // One block holds every key: there is nothing to estimate.
+        let count = if blocks > 1 { config.sample_size } else { 0 };
+        let samples = |head: usize| match samples {
+            Some(given) => given[head * config.sample_size..][..count].to_vec(),
+            None => hyper::samples(config.seed, head % shape.kv_heads, node, count, keys.len()),
+        };
+        let hashed = Hashed {
+            block_size: config.block_size,
+            query_block: queries.len().div_ceil(blocks),
+            places: ranks.q.chunks(shape.q_len).map(places).collect(),
+            order: ranks.k.chunks(shape.kv_len).map(|ranks| sorted(ranks, &keys)).collect(),
+            samples: (0..shape.batch * shape.kv_heads).map(samples).collect(),
+            log_weight: (keys.len() as f64 / config.sample_size as f64).ln(),
+        };
+        self.parts.push(Part { queries, keys, kind: Kind::Hashed(hashed) });
+    }
+
+    /// (Query, key) pairs attended, over all sequences and query heads; a key drawn twice counts twice.
+    pub fn visited_pairs(&self) -> u64 {
+        let shape = &self.shape;
+        let mut pairs = 0;
+        for (b, h) in (0..shape.batch).flat_map(|b| (0..shape.q_heads).map(move |h| (b, h))) {
+            for t in 0..shape.q_len {
+                self.runs(b, h, t, &mut |run, _| pairs += run.len() as u64);
+            }
+        }
+        pairs
+    }
+}
+
+impl Visibility for HyperEstimator {
+    fn runs(&self, b: usize, h: usize, t: usize, visit: &mut dyn FnMut(Range<usize>, f64)) {
+        let shape = &self.shape;
+        for part in self.parts.iter().filter(|part| part.queries.contains(&t)) {
+            match &part.kind {
+                Kind::Full => visit(part.keys.clone(), 0.0),
+                Kind::Causal => {
+                    let position = t + part.keys.end - part.queries.end;
+                    visit(part.keys.start..position + 1, 0.0);
+                }
+                Kind::Hashed(hashed) => {
+                    let key_head = b * shape.kv_heads + h / shape.group();
+                    let block = hashed.places[b * shape.q_heads + h][t - part.queries.start] / hashed.query_block;
+                    let order = &hashed.order[key_head];
+                    let first = block * hashed.block_size;
+                    for &key in &order[first..order.len().min(first + hashed.block_size)] {
+                        visit(key..key + 1, 0.0);
+                    }
+                    for &at in hashed.samples[key_head].iter().filter(|&&at| at / hashed.block_size != block) {
+                        visit(order[at]..order[at] + 1, hashed.log_weight);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn check(what: &'static str, got: usize, dims: [usize; 3]) -> Result<()> {
+    if got == dims.iter().product() {
+        return Ok(());
+    }
+    Err(Error::Shape { what, expected: format!("{dims:?}"), got: format!("{got} elements") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::{Counted, Output, Problem, TokenMask};
+    use super::*;
+    use crate::shape::DType;
+
+    fn numbers(len: usize, seed: u64) -> Vec<f64> {
+        let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+        let next = |_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 40) as f64 / f64::from(1 << 23) - 1.0
+        };
+        (0..len).map(next).collect()
+    }
+
+    struct Inputs {
+        shape: AttentionShape,
+        q: Vec<f64>,
+        k: Vec<f64>,
+        v: Vec<f64>,
+        q_ranks: Vec<u16>,
+        k_ranks: Vec<u16>,
+    }
+
+    impl Inputs {
+        fn new([q_heads, kv_heads]: [usize; 2], [q_len, kv_len]: [usize; 2]) -> Self {
+            let shape = AttentionShape { batch: 2, q_heads, kv_heads, q_len, kv_len, head_dim: 4, dtype: DType::BF16 };
+            let size = |heads: usize, len: usize| 2 * heads * len * 4;
+            let ranks = |len: usize, seed| numbers(len, seed).iter().map(|x| (x * 4.0 + 4.0) as u16).collect();
+            Self {
+                shape,
+                q: numbers(size(q_heads, q_len), 1),
+                k: numbers(size(kv_heads, kv_len), 2),
+                v: numbers(size(kv_heads, kv_len), 3),
+                q_ranks: ranks(2 * q_heads * q_len, 4),
+                k_ranks: ranks(2 * kv_heads * kv_len, 5),
+            }
+        }
+
+        fn estimator(&self, config: &HyperConfig, mask: &Mask, samples: Option<&[usize]>) -> Result<HyperEstimator> {
+            HyperEstimator::new(config, &self.shape, mask, HyperRanks { q: &self.q_ranks, k: &self.k_ranks }, samples)
+        }
+
+        fn attend(&self, visible: &impl Visibility) -> Output {
+            Problem { scale: Some(1.0), ..Problem::new(self.shape, &self.q, &self.k, &self.v) }.attend(visible).unwrap()
+        }
+    }
+
+    fn assert_close(got: &Output, expected: &Output) {
+        for (got, expected) in got.out.iter().chain(&got.lse).zip(expected.out.iter().chain(&expected.lse)) {
+            assert!((got - expected).abs() < 1e-12, "{got} is not {expected}");
+        }
+    }
+
+    /// The definition as a matrix of counts.
+    #[test]
+    fn blocks_and_samples() {
+        let inputs = Inputs::new([4, 2], [23, 31]);
+        let config = HyperConfig { block_size: 8, sample_size: 5, min_seq_len: 4, ..HyperConfig::default() };
+        let samples = [3, 0, 30, 12, 12, 7, 9, 1, 22, 30, 5, 6, 0, 28, 29, 8, 8, 8, 0, 17];
+        let got = inputs.attend(&inputs.estimator(&config, &Mask::FULL, Some(&samples)).unwrap());
+        // Place of row i: how many rows have a smaller bucket, or the same and a smaller index.
+        let place = |ranks: &[u16], i: usize| (0..ranks.len()).filter(|&j| (ranks[j], j) < (ranks[i], i)).count();
+        let count = |b: usize, h: usize, t: usize, key: usize| {
+            let head = b * 2 + h / 2;
+            // 31 keys in blocks of 8: 4 blocks, of 6 queries.
+            let block = place(&inputs.q_ranks[(b * 4 + h) * 23..][..23], t) / 6;
+            let at = place(&inputs.k_ranks[head * 31..][..31], key);
+            let drawn = samples[head * 5..][..5].iter().filter(|&&s| s == at).count();
+            if at / 8 == block { 1.0 } else { drawn as f64 * 31.0 / 5.0 }
+        };
+        assert_close(&got, &inputs.attend(&Counted { kv_len: 31, count }));
+    }
+
+    #[test]
+    fn short_calls_and_single_blocks_are_exact() {
+        let inputs = Inputs::new([2, 1], [30, 30]);
+        for (mask, min_seq_len, block_size) in
+            [(Mask::FULL, 31, 4), (Mask::FULL, 1, 30), (Mask::CAUSAL, 16, 4), (Mask::CAUSAL, 1, 15)]
+        {
+            let config = HyperConfig { min_seq_len, block_size, sample_size: 4, ..HyperConfig::default() };
+            let exact = inputs.attend(&TokenMask { shape: &inputs.shape, mask: &mask });
+            assert_close(&inputs.attend(&inputs.estimator(&config, &mask, None).unwrap()), &exact);
+        }
+        let config = HyperConfig { min_seq_len: 15, block_size: 4, sample_size: 4, ..HyperConfig::default() };
+        let exact = inputs.attend(&TokenMask { shape: &inputs.shape, mask: &Mask::CAUSAL });
+        assert_ne!(inputs.attend(&inputs.estimator(&config, &Mask::CAUSAL, None).unwrap()), exact);
+    }
+
+    #[test]
+    fn no_query_sees_its_future_and_every_leaf_is_complete() {
+        for len in [1, 2, 3, 17, 64, 77] {
+            let inputs = Inputs::new([2, 2], [len, len]);
+            for min_seq_len in [0, 1, 3, 8] {
+                let config = HyperConfig { block_size: 4, sample_size: 3, min_seq_len, ..HyperConfig::default() };
+                let estimator = inputs.estimator(&config, &Mask::CAUSAL, None).unwrap();
+                for t in 0..len {
+                    let mut own = false;
+                    estimator.runs(1, 1, t, &mut |run, _| {
+                        assert!(run.end <= t + 1);
+                        own |= run.contains(&t);
+                    });
+                    assert!(own, "query {t} of {len} does not see itself");
+                }
+            }
+        }
+    }
+
+    /// The published weights make the sum of exponentials right on average; the bound is five standard errors.
+    #[test]
+    fn the_mean_over_seeds_is_the_exact_denominator() {
+        let inputs = Inputs::new([1, 1], [40, 40]);
+        for mask in [Mask::FULL, Mask::CAUSAL] {
+            let exact = inputs.attend(&TokenMask { shape: &inputs.shape, mask: &mask });
+            let seeds = 400;
+            let ratios: Vec<f64> = (0..seeds)
+                .map(|seed| {
+                    let config =
+                        HyperConfig { block_size: 4, sample_size: 6, min_seq_len: 4, seed, ..HyperConfig::default() };
+                    let got = inputs.attend(&inputs.estimator(&config, &mask, None).unwrap());
+                    got.lse.iter().zip(&exact.lse).map(|(a, b)| (a - b).exp()).sum::<f64>() / exact.lse.len() as f64
+                })
+                .collect();
+            let mean = ratios.iter().sum::<f64>() / seeds as f64;
+            let variance = ratios.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / seeds as f64;
+            assert!(variance > 0.0 && (mean - 1.0).abs() < 5.0 * (variance / seeds as f64).sqrt(), "{mean}");
+        }
+    }
+
+    /// `L (n / 2) (b + m)` pairs of the levels, masked samples left out, and half of the leaves.
+    #[test]
+    fn pairs_follow_the_model() {
+        let inputs = Inputs::new([2, 1], [256, 256]);
+        let config = HyperConfig { block_size: 16, sample_size: 16, min_seq_len: 32, ..HyperConfig::default() };
+        let pairs = inputs.estimator(&config, &Mask::CAUSAL, None).unwrap().visited_pairs();
+        let (blocks, leaves) = (3 * 128 * 16, 256 * 33 / 2);
+        assert!(pairs > 4 * (blocks + leaves) && pairs < 4 * (2 * blocks + leaves), "{pairs}");
+        let blocks_alone = HyperConfig { sample_size: 0, ..config };
+        let estimator = inputs.estimator(&blocks_alone, &Mask::CAUSAL, None).unwrap();
+        assert_eq!(estimator.visited_pairs(), 4 * (blocks + leaves));
+    }
+
+    #[test]
+    fn bad_samples_are_refused() {
+        let inputs = Inputs::new([1, 1], [9, 9]);
+        let config = HyperConfig { block_size: 4, sample_size: 2, min_seq_len: 1, ..HyperConfig::default() };
+        assert!(inputs.estimator(&config, &Mask::FULL, Some(&[0, 8, 3, 3])).is_ok());
+        assert!(inputs.estimator(&config, &Mask::FULL, Some(&[0, 9, 3, 3])).is_err());
+        assert!(inputs.estimator(&config, &Mask::FULL, Some(&[0, 8, 3])).is_err());
+        assert!(inputs.estimator(&config, &Mask::CAUSAL, Some(&[0, 8, 3, 3])).is_err());
+    }
+}

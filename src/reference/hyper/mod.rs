@@ -1,0 +1,7 @@
+//! HyperAttention's estimator in f64, written from its definition: `docs/hyper-attention.md`.
+
+mod estimator;
+mod hash;
+
+pub use estimator::{HyperEstimator, HyperRanks};
+pub use hash::{HyperHash, hash};
