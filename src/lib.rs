@@ -64,3 +64,8 @@ struct SeerAttentionPage;
 #[cfg(all(doctest, feature = "simt"))]
 #[doc = include_str!("../docs/paged-kv.md")]
 struct PagedKvPage;
+
+/// The page on SeerAttention compiles and runs.
+#[cfg(all(doctest, feature = "simt"))]
+#[doc = include_str!("../docs/seer-attention.md")]
+struct SeerAttentionPage;

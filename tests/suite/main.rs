@@ -19,6 +19,7 @@ mod pages;
 mod plans;
 mod raw;
 mod schedules;
+mod seer;
 mod seer_cache;
 mod seer_calls;
 mod seer_case;

@@ -5,8 +5,9 @@ use crate::seer_case::{
     AVG, Decode, Tally, flags, frequencies, logit_error, pools, score_error, selection, values, wide,
 };
 use lacuna::reference::gate::{self, Rotation};
+use lacuna::reference::{Counted, Problem};
 use lacuna::seer::{DecodeGate, GateCache, Select, SelectOptions, Span};
-use lacuna::{AttentionShape, DType, Stream, Tensor, bf16};
+use lacuna::{AttentionShape, DType, ForwardOptions, Stream, Tensor, attention, bf16};
 
 /// Sequences whose prompts and steps have different lengths.
 struct Run {
@@ -240,6 +241,72 @@ fn compat_rotates_at_the_last_token() {
             let (last, plain) = (block(&last, 1), block(&plain, 1));
             assert_ne!(last, plain);
             assert!((length(&last) / length(&plain) - 1.0).abs() < 1e-5);
+        }
+    }
+}
+
+/// A step from end to end: the cache grows, the gate picks, attention visits what was picked.
+#[test]
+fn attention_over_the_plan_of_a_step() {
+    let (q_len, max_len, dim, block, lens) = (2, 200, 64, 16, [200usize, 97, 33]);
+    for stream in streams(5) {
+        let decode = Decode { seed: 11, ..Decode::new((4, 2), dim, block, 32) };
+        let gate = decode.gate(&stream, &decode.weights(), max_len);
+        let mut cache = gate.cache(&stream, 3, max_len).unwrap();
+        let shape = AttentionShape {
+            batch: 3,
+            q_heads: 4,
+            kv_heads: 2,
+            q_len,
+            kv_len: max_len,
+            head_dim: dim,
+            dtype: DType::BF16,
+        };
+        let (q_dims, kv_dims) = ([3, 4, q_len, dim], [3, 2, max_len, dim]);
+        let tensor = |dims: [usize; 4], seed| {
+            let values: Vec<bf16> = values(dims.iter().product(), 3.0, seed);
+            (Tensor::from_slice(&stream, &values, dims).unwrap(), values)
+        };
+        let ((q, q_host), (k, k_host), (v, v_host)) = (tensor(q_dims, 1), tensor(kv_dims, 2), tensor(kv_dims, 3));
+        let kv_lens = vector(&stream, &lens);
+        let mut workspace = stream.alloc_bytes(cache.workspace_bytes(max_len)).unwrap();
+        let starts = vector(&stream, &[0; 3]);
+        let span = Span::Ragged { starts: &starts, lens: &kv_lens };
+        gate.append(&stream, &mut cache, k.view(), span, false, &mut workspace).unwrap();
+        let options = SelectOptions::new(Select::TokenBudget(48));
+        let mut plan = gate.empty_plan(&stream, &shape, &options, None).unwrap();
+        let mut workspace = stream.alloc_bytes(gate.workspace_bytes(&shape)).unwrap();
+        let lens_on_device = Some(&kv_lens);
+        gate.select_into(&stream, &shape, lens_on_device, q.view(), &cache, &options, &mut plan, &mut workspace)
+            .unwrap();
+        let picked = flags(&stream, &plan, max_len.div_ceil(block));
+
+        let attention = ForwardOptions::causal();
+        let mut out = Tensor::<bf16>::uninit(&stream, q_dims).unwrap();
+        let mut workspace = stream.alloc_bytes(attention::decode_workspace_bytes(&shape, &plan)).unwrap();
+        let (views, written) = ([q.view(), k.view(), v.view()], out.view_mut());
+        let [q, k, v] = views;
+        attention::decode(&stream, &shape, &attention, &plan, lens_on_device, q, k, v, written, None, &mut workspace)
+            .unwrap();
+        let out: Vec<f32> = out.to_vec(&stream).unwrap().iter().map(|x| x.to_f32()).collect();
+        for (b, &len) in lens.iter().enumerate() {
+            let keys = |values: &[bf16]| -> Vec<f64> {
+                let head = |h: usize| &values[(b * 2 + h) * max_len * dim..][..len * dim];
+                (0..2).flat_map(|h| wide(head(h))).collect()
+            };
+            let rows = 4 * q_len * dim;
+            let (q, k, v) = (wide(&q_host[b * rows..][..rows]), keys(&k_host), keys(&v_host));
+            let own = AttentionShape { batch: 1, kv_len: len, ..shape };
+            let problem = Problem::new(own, &q, &k, &v);
+            let sees = |_: usize, h: usize, t: usize, key: usize| {
+                let inside = key <= len - q_len + t && picked[b * 2 + h / 2][key / block];
+                f64::from(u8::from(inside))
+            };
+            let expected = problem.expect(&Counted { kv_len: len, count: sees }).unwrap();
+            let compared = expected.out.compare(&out[b * rows..][..rows]).unwrap();
+            assert!(compared.passed(), "sequence {b}: {compared}");
+            // 3 blocks, and that of the queries.
+            assert!(picked[b * 2..][..2].iter().all(|list| list.iter().filter(|&&on| on).count() <= 5));
         }
     }
 }
