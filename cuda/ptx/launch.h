@@ -99,9 +99,10 @@ inline int32_t fill_zero(int32_t* pointer, size_t count, void* stream) {
   return set_error(LACUNA_LAUNCH_FAILED, "cudaMemsetAsync: %s", cudaGetErrorString(filled));
 }
 
-// Asks for more than 48 KB of dynamic shared memory, once per device.
+// Allows a kernel all the dynamic shared memory that the device has, once per device: launches of a kernel may differ
+// in what they need, and this is a limit, not a reservation.
 template <auto kKernel>
-cudaError_t allow_shared_memory(size_t smem_bytes) {
+cudaError_t allow_shared_memory() {
   static std::atomic<uint64_t> allowed{0};  // bit: device ordinal
   int device = 0;
   const cudaError_t found = cudaGetDevice(&device);
@@ -110,7 +111,7 @@ cudaError_t allow_shared_memory(size_t smem_bytes) {
   if ((allowed.load(std::memory_order_acquire) & bit) != 0) return cudaSuccess;
   const cudaError_t set =
       cudaFuncSetAttribute(reinterpret_cast<const void*>(kKernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                           static_cast<int>(smem_bytes));
+                           device_attribute<cudaDevAttrMaxSharedMemoryPerBlockOptin>());
   if (set == cudaSuccess) allowed.fetch_or(bit, std::memory_order_release);
   return set;
 }
@@ -122,7 +123,7 @@ int32_t launch(const char* name, int64_t blocks, int threads, size_t smem_bytes,
     return set_error(LACUNA_INVALID_ARGUMENT, "kernel %s: a grid of %lld blocks", name, static_cast<long long>(blocks));
   }
   if (smem_bytes > 48 * 1024) {
-    const cudaError_t allowed = allow_shared_memory<kKernel>(smem_bytes);
+    const cudaError_t allowed = allow_shared_memory<kKernel>();
     if (allowed != cudaSuccess) return cuda_failure(name, allowed);
   }
   P copy = params;
