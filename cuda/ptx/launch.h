@@ -12,6 +12,7 @@
 #include <atomic>
 #include <cstdarg>
 #include <cstdio>
+#include <mutex>
 #endif
 
 namespace LACUNA_NS {
@@ -99,20 +100,24 @@ inline int32_t fill_zero(int32_t* pointer, size_t count, void* stream) {
   return set_error(LACUNA_LAUNCH_FAILED, "cudaMemsetAsync: %s", cudaGetErrorString(filled));
 }
 
-// Allows a kernel all the dynamic shared memory that the device has, once per device: launches of a kernel may differ
-// in what they need, and this is a limit, not a reservation.
+// Asks for more than 48 KB of dynamic shared memory, where no call of a device has asked for as much before.
 template <auto kKernel>
-cudaError_t allow_shared_memory() {
-  static std::atomic<uint64_t> allowed{0};  // bit: device ordinal
+cudaError_t allow_shared_memory(size_t smem_bytes) {
+  static std::atomic<size_t> allowed[64];  // bytes, of each device
   int device = 0;
   const cudaError_t found = cudaGetDevice(&device);
   if (found != cudaSuccess) return found;
-  const uint64_t bit = device < 64 ? uint64_t{1} << device : 0;
-  if ((allowed.load(std::memory_order_acquire) & bit) != 0) return cudaSuccess;
+  size_t known = device < 64 ? allowed[device].load(std::memory_order_acquire) : 0;
+  if (known >= smem_bytes) return cudaSuccess;
+  // The larger of two calls at the same time must come last, whoever does.
+  static std::mutex turn;
+  const std::lock_guard<std::mutex> mine(turn);
+  known = device < 64 ? allowed[device].load(std::memory_order_relaxed) : 0;
+  if (known >= smem_bytes) return cudaSuccess;
   const cudaError_t set =
       cudaFuncSetAttribute(reinterpret_cast<const void*>(kKernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                           device_attribute<cudaDevAttrMaxSharedMemoryPerBlockOptin>());
-  if (set == cudaSuccess) allowed.fetch_or(bit, std::memory_order_release);
+                           static_cast<int>(smem_bytes));
+  if (set == cudaSuccess && device < 64) allowed[device].store(smem_bytes, std::memory_order_release);
   return set;
 }
 
@@ -123,7 +128,7 @@ int32_t launch(const char* name, int64_t blocks, int threads, size_t smem_bytes,
     return set_error(LACUNA_INVALID_ARGUMENT, "kernel %s: a grid of %lld blocks", name, static_cast<long long>(blocks));
   }
   if (smem_bytes > 48 * 1024) {
-    const cudaError_t allowed = allow_shared_memory<kKernel>();
+    const cudaError_t allowed = allow_shared_memory<kKernel>(smem_bytes);
     if (allowed != cudaSuccess) return cuda_failure(name, allowed);
   }
   P copy = params;

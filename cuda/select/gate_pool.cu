@@ -196,19 +196,20 @@ __global__ void __launch_bounds__(kMaxGateDim / 2) gate_pool_kernel(const __grid
       p.open == nullptr ? nullptr : p.open + index * 3 * p.dim,
   };
   if constexpr (kEachToken) {
-    const int first = group * args.tokens;
-    const int end = span.len - first < args.tokens ? span.len : first + args.tokens;
+    const int begin = group * args.tokens;
+    const int end = span.len - begin < args.tokens ? span.len : begin + args.tokens;
+    const int first = begin < -span.start ? -span.start : begin;
     if (first < end) pool_tokens<T, true>(args, place, span, first, end, 0);
   } else {
     // The block that the call leaves open overwrites the state from which the first block resumes: where both are
     // there, the thread block of the first one does both.
     const int last = span.rows - 1;
     const bool leaves_open = place.open != nullptr && (span.start + span.len) % p.span.block != 0;
-    const bool resumes = place.open != nullptr && span.start % p.span.block != 0;
+    const bool resumes = place.open != nullptr && span.start > 0 && span.start % p.span.block != 0;
     const bool both = leaves_open && resumes && last > 0;
     if (group > last || (both && group == last)) return;
     for (int row = group; row <= last; row = last) {
-      if (row < p.rows || (row == last && leaves_open)) {
+      if (span.has(row) && (row < p.rows || (row == last && leaves_open))) {
         const int begin = (span.first_block + row) * p.span.block - span.start;
         const int end = begin + p.span.block < span.len ? begin + p.span.block : span.len;
         pool_tokens<T, false>(args, place, span, begin < 0 ? 0 : begin, end, row);

@@ -12,6 +12,7 @@ inline int32_t check_gate_span(const lacuna_gate_span& s) {
   LACUNA_REQUIRE(s.batch >= 1 && s.batch <= kMaxPosition, "batch must be in 1..2^30, got %d", s.batch);
   LACUNA_REQUIRE(s.len >= 0 && s.len <= kMaxPosition, "len must be in 0..2^30, got %d", s.len);
   LACUNA_REQUIRE(s.block == 1 || is_block_size(s.block), "block must be 1, 16, 32, 64 or 128 tokens, got %d", s.block);
+  LACUNA_REQUIRE(s.starts == nullptr || s.ends == nullptr, "starts and ends are both given");
   LACUNA_REQUIRE(s.start >= 0 && s.start <= kMaxPosition, "start must be in 0..2^30, got %d", s.start);
   return LACUNA_OK;
 }

@@ -24,7 +24,7 @@ __device__ __forceinline__ GateVectorRow gate_vector_row(const lacuna_gate_proje
   row.sequence = static_cast<int32_t>(index / max_rows);
   row.row = static_cast<int32_t>(index % max_rows);
   const Span span = sequence_span(p.span, row.sequence);
-  if (row.row >= span.rows) return row;
+  if (row.row >= span.rows || !span.has(row.row)) return row;
   const int32_t block = span.first_block + row.row;
   row.position = block * p.span.block + (p.rotate_last != 0 ? p.span.block - 1 : 0);
   const int32_t out_row = p.absolute != 0 ? block : row.row;

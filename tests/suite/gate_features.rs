@@ -18,6 +18,8 @@ struct Call {
     rows: usize,
     len: usize,
     starts: Vec<i32>,
+    /// Starts are given as `start + len` of the call; negative ones then mean tokens that are not there.
+    by_ends: bool,
     lens: Vec<i32>,
     storage: Storage,
 }
@@ -52,7 +54,8 @@ impl Call {
         tensor.copy_from_slice(stream, x)?;
         let mut features = Tensor::<f32>::uninit(stream, [self.batch(), self.heads, self.rows.max(1), self.width()])?;
         features.fill_bytes(stream, 0xFF)?;
-        let starts = Tensor::vector(stream, &self.starts)?;
+        let ends: Vec<i32> = self.starts.iter().map(|start| start.saturating_add(self.len as i32)).collect();
+        let places = Tensor::vector(stream, if self.by_ends { &ends } else { &self.starts })?;
         let lens = Tensor::vector(stream, &self.lens)?;
         let [batch, head, seq] = tensor.layout().strides();
         let params = raw::lacuna_gate_pool_params {
@@ -60,7 +63,8 @@ impl Call {
                 batch: self.batch() as i32,
                 len: self.len as i32,
                 block: self.block as i32,
-                starts: starts.view().as_ptr(),
+                starts: if self.by_ends { std::ptr::null() } else { places.view().as_ptr() },
+                ends: if self.by_ends { places.view().as_ptr() } else { std::ptr::null() },
                 lens: lens.view().as_ptr(),
                 ..Default::default()
             },
@@ -86,9 +90,11 @@ impl Call {
         let got = self.run(stream, &x, None).unwrap_or_else(|error| panic!("{error}\n{self:?}"));
         for (row, got) in got.chunks(self.width()).enumerate() {
             let (sequence, head, row) = (row / self.rows / self.heads, row / self.rows % self.heads, row % self.rows);
-            let (start, len) = (self.starts[sequence].max(0) as usize, self.lens[sequence].clamp(0, self.len as i32));
-            let block = start / self.block + row;
-            let tokens: Vec<usize> = (0..len as usize).filter(|t| (start + t) / self.block == block).collect();
+            let start = if self.by_ends { self.starts[sequence] } else { self.starts[sequence].max(0) };
+            let len = self.lens[sequence].clamp(0, self.len as i32);
+            let block = |token: usize| (start + token as i32).div_euclid(self.block as i32);
+            let there = (0..len as usize).filter(|&token| start + token as i32 >= 0);
+            let tokens: Vec<usize> = there.filter(|&token| block(token) == block(0) + row as i32).collect();
             let value = |t: usize, d: usize| {
                 f64::from(x[((sequence * self.heads + head) * self.len + t) * self.dim + d].to_f32())
             };
@@ -122,6 +128,7 @@ fn call(block: usize, len: usize) -> Call {
         rows: 0,
         len,
         starts: vec![0, 5, 1000],
+        by_ends: false,
         lens: vec![len as i32, len as i32 / 2, len as i32 - 1],
         storage: Storage::Packed,
     };
@@ -157,6 +164,34 @@ fn starts_and_lens_are_data() {
         let [bad, good] = [&bad, &cut].map(|call| call.run(&stream, &x, None).unwrap());
         assert!(bad.iter().zip(&good).all(|(x, y)| x.to_bits() == y.to_bits()));
         cut.check::<bf16>(&stream, 3);
+    }
+}
+
+#[test]
+fn tokens_before_the_first_position_are_not_there() {
+    for stream in streams(5) {
+        for block in [1, 16, 64] {
+            for starts in [vec![-1, -40, -99], vec![-64, -100, 7], vec![-16, 0, -17]] {
+                let call = Call { by_ends: true, starts, lens: vec![100, 100, 70], ..call(block, 100) };
+                call.check::<bf16>(&stream, 9);
+                // No state to resume from, but one to leave.
+                let dims = [3, call.heads, 3, call.dim];
+                let mut open = Tensor::<f32>::uninit(&stream, dims).unwrap();
+                open.fill_bytes(&stream, 0xFF).unwrap();
+                let x = call.x::<bf16>(9);
+                let with_state = call.run(&stream, &x, Some(&mut open)).unwrap();
+                let alone = call.run(&stream, &x, None).unwrap();
+                for (head, (with_state, alone)) in
+                    with_state.chunks(call.rows * call.width()).zip(alone.chunks(call.rows * call.width())).enumerate()
+                {
+                    // The third of the second starts resumes.
+                    let bits = |rows: &[f32]| rows.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                    if call.starts[head / call.heads] <= 0 {
+                        assert_eq!(bits(with_state), bits(alone), "{call:?}");
+                    }
+                }
+            }
+        }
     }
 }
 

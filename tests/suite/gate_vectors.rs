@@ -16,6 +16,8 @@ struct Call {
     block: usize,
     len: usize,
     starts: Vec<i32>,
+    /// Starts are given as `start + len` of the call; negative ones then mean tokens that are not there.
+    by_ends: bool,
     lens: Vec<i32>,
     in_heads: usize,
     heads: usize,
@@ -87,7 +89,9 @@ impl Call {
         let rope = self.rope.unwrap_or(Rope { rows: 1, block: 1 });
         let starts_table = Tensor::vector(stream, &self.table((0..rope.rows).map(|row| row * rope.block)))?;
         let offsets_table = Tensor::vector(stream, &self.table(0..rope.block))?;
-        let (starts, lens) = (Tensor::vector(stream, &self.starts)?, Tensor::vector(stream, &self.lens)?);
+        let ends: Vec<i32> = self.starts.iter().map(|start| start.saturating_add(self.len as i32)).collect();
+        let places = Tensor::vector(stream, if self.by_ends { &ends } else { &self.starts })?;
+        let lens = Tensor::vector(stream, &self.lens)?;
         let mut out = Tensor::<f32>::uninit(stream, [self.batch(), self.heads, self.out_rows, self.gate_dim])?;
         out.fill_bytes(stream, 0xFF)?;
         let present = |given: bool, pointer: *const f32| if given { pointer } else { std::ptr::null() };
@@ -96,7 +100,8 @@ impl Call {
                 batch: self.batch() as i32,
                 len: self.len as i32,
                 block: self.block as i32,
-                starts: starts.view().as_ptr(),
+                starts: if self.by_ends { std::ptr::null() } else { places.view().as_ptr() },
+                ends: if self.by_ends { places.view().as_ptr() } else { std::ptr::null() },
                 lens: lens.view().as_ptr(),
                 ..Default::default()
             },
@@ -124,6 +129,10 @@ impl Call {
         // SAFETY: every tensor has the extent that the parameters say and outlives the stream's work.
         unsafe { raw::gate_project(stream, &params) }?;
         out.to_vec(stream)
+    }
+
+    fn start(&self, sequence: usize) -> i32 {
+        if self.by_ends { self.starts[sequence] } else { self.starts[sequence].max(0) }
     }
 
     /// The vector of a row and what bounds the error of its elements.
@@ -155,7 +164,7 @@ impl Call {
             vector.iter_mut().zip(&data.norm).for_each(|(x, &weight)| *x *= inverse * f64::from(weight));
             most *= inverse;
         }
-        let block = self.starts[sequence].max(0) as usize / self.block + row;
+        let block = (self.start(sequence).div_euclid(self.block as i32) + row as i32) as usize;
         let position = block * self.block + if self.rotate_last { self.block - 1 } else { 0 };
         if let Some(rope) = self.rope {
             if position / rope.block >= rope.rows {
@@ -178,18 +187,20 @@ impl Call {
         let got = self.run(stream, &data).unwrap_or_else(|error| panic!("{error}\n{self:?}"));
         let mut seen = 0;
         for (sequence, head) in (0..self.batch()).flat_map(|b| (0..self.heads).map(move |h| (b, h))) {
-            let start = self.starts[sequence].max(0) as usize;
-            let len = self.lens[sequence].clamp(0, self.len as i32) as usize;
-            let touched = if len == 0 { 0 } else { (start + len - 1) / self.block - start / self.block + 1 };
-            let shift = if self.absolute { start / self.block } else { 0 };
+            let start = self.start(sequence);
+            let len = self.lens[sequence].clamp(0, self.len as i32);
+            let block = |position: i32| position.div_euclid(self.block as i32);
+            let first = block(start);
+            let touched = if len == 0 { 0 } else { block(start + len - 1) - first + 1 };
             for out_row in 0..self.out_rows {
                 let at = (sequence * self.heads + head) * self.out_rows + out_row;
                 let got = &got[at * self.gate_dim..][..self.gate_dim];
-                if out_row < shift || out_row - shift >= touched.min(self.rows) {
+                let row = out_row as i32 - if self.absolute { first } else { 0 };
+                if row < 0 || first + row < 0 || row >= touched.min(self.rows as i32) {
                     assert!(got.iter().all(|x| x.is_nan()), "row {out_row} was written: {self:?}");
                     continue;
                 }
-                let (want, bound) = self.vector(&data, sequence, head, out_row - shift);
+                let (want, bound) = self.vector(&data, sequence, head, row as usize);
                 for (got, want) in got.iter().zip(want) {
                     assert!((f64::from(*got) - want).abs() <= bound, "{got} for {want} +- {bound}: {self:?}");
                 }
@@ -206,6 +217,7 @@ fn call(gate_dim: usize, width: usize) -> Call {
         block: 16,
         len: 100,
         starts: vec![0, 37],
+        by_ends: false,
         lens: vec![100, 50],
         in_heads: 2,
         heads: 4,
@@ -290,6 +302,22 @@ fn rows_go_to_their_blocks() {
         // One token a sequence: decoding.
         Call { len: 1, rows: 1, lens: vec![1, 1, 1], ..cache }.check::<bf16>(&stream);
         Call { starts: vec![-3, i32::MAX], lens: vec![i32::MAX, -1], ..call(64, 40) }.check::<bf16>(&stream);
+    }
+}
+
+#[test]
+fn tokens_before_the_first_position_are_not_there() {
+    for stream in streams(6) {
+        let rope = Some(Rope { rows: 20, block: 16 });
+        let base = Call { by_ends: true, starts: vec![-3, 0, 40], lens: vec![7; 3], rope, ..call(64, 40) };
+        for absolute in [false, true] {
+            // Tokens are rows, as in decoding; then blocks are.
+            let tokens = Call { block: 1, len: 7, rows: 7, out_rows: 50, absolute, ..base.clone() };
+            tokens.check::<bf16>(&stream);
+            let starts = vec![-40, -16, 3];
+            Call { starts, len: 60, lens: vec![60, 50, 60], absolute, out_rows: 9, ..base.clone() }
+                .check::<bf16>(&stream);
+        }
     }
 }
 
