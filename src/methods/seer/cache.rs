@@ -143,8 +143,11 @@ impl GateCache {
         let features: *mut f32 = workspace.as_mut_ptr().cast();
         let open = self.open.view_mut().as_mut_ptr();
         let vectors = self.vectors.view_mut().as_mut_ptr();
-        let owners = [gate_k.stream(), lists[0], lists[1], self.vectors.stream(), workspace.stream()];
-        for (what, owner) in ["gate_k", "starts", "lens", "cache", "workspace"].into_iter().zip(owners) {
+        let [weight, norm, rope] = projection.owners(stream);
+        let owners =
+            [gate_k.stream(), lists[0], lists[1], self.vectors.stream(), workspace.stream(), weight, norm, rope];
+        let names = ["gate_k", "starts", "lens", "gate cache", "workspace", "w_k", "k_norm", "rope"];
+        for (what, owner) in names.into_iter().zip(owners) {
             stream.device().check_memory(what, owner.device())?;
         }
         if tokens == 0 || self.batch == 0 {
@@ -160,19 +163,17 @@ impl GateCache {
         })
     }
 
-    pub(super) fn check(
-        &self,
-        batch: usize,
-        heads: usize,
-        gate_dim: usize,
-        kv_len: usize,
-        block_size: usize,
-    ) -> Result<()> {
-        let got = [self.batch, self.sizes.heads, self.sizes.gate_dim, self.sizes.block_size];
-        let expected = [batch, heads, gate_dim, block_size];
-        if got != expected {
-            let expected = format!("batch, heads, gate_dim, block_size {expected:?}");
-            return Err(Error::Shape { what: "gate cache", expected, got: format!("{got:?}") });
+    /// Checks that the cache was made for a gate with these sizes, and for sequences like those of a call.
+    pub(super) fn check(&self, gate: Sizes, batch: usize, kv_len: usize) -> Result<()> {
+        // Positions that the gate knows do not matter: without tables there is no rotation behind them.
+        let got = Sizes { max_len: gate.max_len, ..self.sizes };
+        if got != gate {
+            let (expected, got) = (format!("made for {gate:?}"), format!("one for {got:?}"));
+            return Err(Error::Shape { what: "gate cache", expected, got });
+        }
+        if self.batch != batch {
+            let (expected, got) = (format!("{batch} sequences"), self.batch.to_string());
+            return Err(Error::Shape { what: "gate cache", expected, got });
         }
         if kv_len > self.max_len() {
             let expected = format!("at most max_len of the cache ({})", self.max_len());

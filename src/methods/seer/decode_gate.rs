@@ -7,7 +7,7 @@ use super::config::{DecodeGateConfig, check_block_size};
 use super::gate::{check_dims, check_gate_dim, check_model, check_weight, check_workspace};
 use super::rope::RopeTables;
 use super::scratch::Scratch;
-use super::selection::SelectOptions;
+use super::selection::{Select, SelectOptions};
 use super::stages::{Projection, pool, uniform};
 use crate::device::{Buffer, Stream, ordered};
 use crate::error::{Error, Result};
@@ -179,6 +179,44 @@ impl<T: Half> DecodeGate<T> {
         plan: &mut BlockPlan,
         workspace: &mut Buffer,
     ) -> Result<()> {
+        self.run(stream, shape, kv_lens, gate_q, cache, options, plan, None, workspace)
+    }
+
+    /// The logits `[batch, kv_heads, q_len, key blocks]`, -inf where a query sees nothing of a block. Those of a query's
+    /// own block are there, whether they take part or not. Allocates; for tests and tools.
+    ///
+    /// # Errors
+    /// As [`select_into`](Self::select_into), and [`Error::OutOfMemory`].
+    pub fn logits(
+        &self,
+        stream: &Stream,
+        shape: &AttentionShape,
+        kv_lens: Option<&Tensor<i32>>,
+        gate_q: TensorView<'_, T>,
+        cache: &GateCache,
+    ) -> Result<Tensor<f32>> {
+        let options = SelectOptions::new(Select::Blocks(1));
+        let mut plan = self.empty_plan(stream, shape, &options, None)?;
+        let mut workspace = stream.alloc_bytes(self.workspace_bytes(shape))?;
+        let blocks = shape.kv_len.div_ceil(self.config.block_size);
+        let mut logits = Tensor::uninit(stream, [shape.batch, self.kv_heads, shape.q_len, blocks])?;
+        self.run(stream, shape, kv_lens, gate_q, cache, &options, &mut plan, Some(&mut logits), &mut workspace)?;
+        Ok(logits)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "each is one tensor or one decision of the caller")]
+    fn run(
+        &self,
+        stream: &Stream,
+        shape: &AttentionShape,
+        kv_lens: Option<&Tensor<i32>>,
+        gate_q: TensorView<'_, T>,
+        cache: &GateCache,
+        options: &SelectOptions,
+        plan: &mut BlockPlan,
+        logits: Option<&mut Tensor<f32>>,
+        workspace: &mut Buffer,
+    ) -> Result<()> {
         self.check_shape(shape, options)?;
         self.check_cache(cache, shape.batch, shape.kv_len)?;
         check_dims("gate_q", gate_q.dims(), [shape.batch, self.q_heads, shape.q_len, self.head_dim])?;
@@ -235,6 +273,7 @@ impl<T: Half> DecodeGate<T> {
             capacity: targets.capacity,
             q_gate: at(vectors),
             k_gate,
+            logits: logits.map_or(std::ptr::null_mut(), |logits| logits.view_mut().as_mut_ptr()),
             row_offsets: targets.row_offsets,
             indices: targets.indices,
             counts: targets.counts,
@@ -312,7 +351,7 @@ impl<T: Half> DecodeGate<T> {
     }
 
     fn check_cache(&self, cache: &GateCache, batch: usize, kv_len: usize) -> Result<()> {
-        cache.check(batch, self.kv_heads, self.gate_dim, kv_len, self.config.block_size)
+        cache.check(self.sizes(), batch, kv_len)
     }
 
     fn check_shape(&self, shape: &AttentionShape, options: &SelectOptions) -> Result<()> {

@@ -143,7 +143,7 @@ impl<T: Half> SeerGate<T> {
         span: Span<'_>,
         workspace: &mut Buffer,
     ) -> Result<()> {
-        cache.check(cache.batch(), self.k_heads(), self.gate_dim, 0, self.config.block_size)?;
+        cache.check(self.cache_sizes(), cache.batch(), 0)?;
         cache.append_with(stream, &self.k_projection(), gate_k, span, workspace)
     }
 
@@ -218,7 +218,7 @@ impl<T: Half> SeerGate<T> {
         plan: &mut BlockPlan,
         workspace: &mut Buffer,
     ) -> Result<()> {
-        cache.check(shape.batch, self.k_heads(), self.gate_dim, shape.kv_len, self.config.block_size)?;
+        cache.check(self.cache_sizes(), shape.batch, shape.kv_len)?;
         self.run(stream, shape, mask, gate_q, Keys::Cached(cache), options, plan, None, workspace)
     }
 

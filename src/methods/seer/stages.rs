@@ -62,6 +62,13 @@ pub(super) struct Projection<'a, T: Half> {
 }
 
 impl<T: Half> Projection<'_, T> {
+    /// The streams that weight, norm and rotation belong to; `stream` where there is none.
+    pub(super) fn owners<'s>(&'s self, stream: &'s Stream) -> [&'s Stream; 3] {
+        let of = |tensor: Option<&'s Tensor<f32>>| tensor.map_or(stream, |tensor| tensor.stream());
+        let weight = self.weight.map_or(stream, |weight| weight.stream());
+        [weight, of(self.norm), of(self.rope.map(|rope| &rope.starts))]
+    }
+
     /// Projects `features [batch, in_heads, rows, width]` to `out [batch, heads, out_rows, gate_dim]`.
     ///
     /// # Safety
