@@ -63,10 +63,13 @@ __global__ void __launch_bounds__(kScanThreads) cut_kernel(const __grid_constant
     }
   }
   int64_t longer = 0;
-  int64_t kept = 0;
-  for (int64_t list = begin; list < end; ++list) {
-    longer += args.counts[list] > length ? 1 : 0;
-    kept += args.counts[list] > length ? length : args.counts[list];
+  int64_t kept = sum;
+  if (total > args.capacity) {
+    kept = 0;
+    for (int64_t list = begin; list < end; ++list) {
+      longer += args.counts[list] > length ? 1 : 0;
+      kept += args.counts[list] > length ? length : args.counts[list];
+    }
   }
   const int64_t longer_before = block_scan(smem.sums, longer);
   // Of the longer lists before this thread's, so many have one more.

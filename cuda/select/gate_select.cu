@@ -23,7 +23,8 @@ __global__ void __launch_bounds__(kFillWarps* kWarpThreads) gate_fill_kernel(con
   if (list >= static_cast<int64_t>(args.p.batch) * args.p.plan_heads * args.lists_per_head) return;
   int32_t at = args.p.row_offsets[list];
   const int32_t end = args.p.row_offsets[list + 1];
-  for (int32_t word = 0; word < args.words && at < end; ++word) {
+#pragma unroll 4
+  for (int32_t word = 0; word < args.words; ++word) {
     const uint32_t bits = args.p.selected[list * args.words + word];
     const int32_t place = at + popcount(bits & ((1u << lane) - 1));
     if ((bits >> lane & 1u) != 0 && place < end) args.p.indices[place] = word * 32 + lane;

@@ -123,13 +123,14 @@ __global__ void shuffle_source(const TestParams p) {
   target_words(p)[thread_index()] = static_cast<uint32_t>(shuffle(thread_index(), source));
 }
 
-// 12 words a thread: shuffle from lane (5 l + 3) % 32, ballot of odd values, minimum, then floats: quad maximum and
-// sum of the thread's values, and of NaN in one lane of each quad.
+// 14 words a thread: shuffle from lane (5 l + 3) % 32, ballot of odd values, minimum, then floats: quad maximum and
+// sum of the thread's values, and of NaN in one lane of each quad; at the end sums over the warp, of integers that wrap
+// and of floats that show the order.
 __global__ void values(const TestParams p) {
   const int thread = thread_index();
   const int lane = thread % 32;
   const int32_t mine = static_cast<const int32_t*>(p.source)[thread];
-  uint32_t* const out = target_words(p) + 12 * thread;
+  uint32_t* const out = target_words(p) + 14 * thread;
   out[0] = static_cast<uint32_t>(shuffle(mine, (5 * lane + 3) % 32));
   out[1] = ballot((mine & 1) != 0);
   out[2] = static_cast<uint32_t>(warp_min(mine));
@@ -148,6 +149,9 @@ __global__ void values(const TestParams p) {
   out[9] = static_cast<uint32_t>(block_index());
   out[10] = static_cast<uint32_t>(grid_blocks());
   out[11] = static_cast<uint32_t>(thread);
+  out[12] = static_cast<uint32_t>(warp_add(static_cast<int32_t>(static_cast<uint32_t>(mine) << 26)));
+  const float total = warp_sum(lane % 7 == 5 ? 1e8f : static_cast<float>(mine));
+  memcpy(out + 13, &total, 4);
 }
 
 // Threads of all blocks draw tickets; target[0] is the counter, the rest says who drew what. The order is a schedule.

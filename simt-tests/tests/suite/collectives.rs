@@ -113,9 +113,19 @@ fn shuffle_from_nowhere() {
 #[test]
 fn values() {
     let source: Vec<i32> = (0..64).map(|t| (t * 7919 + 13) % 101 - 50).collect();
-    let run = Run { source: source.iter().map(|&v| v as u32).collect(), target_words: 64 * 12, ..run("values", 64) };
+    let run = Run { source: source.iter().map(|&v| v as u32).collect(), target_words: 64 * 14, ..run("values", 64) };
     let maximum = |values: &[f32]| values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum = |v: [f32; 4]| (v[0] + v[1]) + (v[2] + v[3]);
+    // The two halves of the warp are added, then those of the rest.
+    let butterfly = |warp: &[i32]| {
+        let mut sums: Vec<f32> = warp.iter().map(|&v| v as f32).collect();
+        sums.iter_mut().enumerate().filter(|(lane, _)| lane % 7 == 5).for_each(|(_, sum)| *sum = 1e8);
+        while sums.len() > 1 {
+            let (low, high) = sums.split_at(sums.len() / 2);
+            sums = low.iter().zip(high).map(|(a, b)| a + b).collect();
+        }
+        sums[0]
+    };
     let expected: Vec<u32> = (0..64usize)
         .flat_map(|t| {
             let (warp, lane) = (&source[t / 32 * 32..][..32], t % 32);
@@ -134,6 +144,8 @@ fn values() {
                 0,
                 1,
                 t as u32,
+                warp.iter().fold(0u32, |sum, &v| sum.wrapping_add((v as u32) << 26)),
+                butterfly(warp).to_bits(),
             ]
         })
         .collect();
