@@ -53,7 +53,6 @@ fn configs() {
         ("s2", r#"{"sink_blocks": 1e30}"#, "sink_blocks"),
         ("s2", r#"{"causal": false}"#, "causal"),
         ("s2", r#"{"block_q": 64}"#, "unknown field `block_q`"),
-        ("seer", "{}", "method seer is not built yet"),
         ("hyper", "{}", "method hyper is not built yet"),
     ] {
         refused(&folder, method, config, &[], words);
@@ -218,7 +217,12 @@ fn command_lines() {
         (&["attend", "--method", "dense", "--method", "s2", "--input", "a", "--output", "b"], "--method"),
         (&["attention"], "attention"),
         (&[], "a command is missing"),
-        (&["demo", "--gates", "g"], "not built yet"),
+        (&["demo", "--gates", "g"], "g: No such file"),
+        (&["quality", "--window", "5000"], "--window must be in"),
+        (&["quality", "--windows", "0"], "--windows must be in"),
+        (&["quality", "--plot", "nowhere/p.svg"], "can't be written"),
+        (&["quality", "--device", "tpu", "--window", "64"], "device must be"),
+        (&["show", "--method", "seer"], "config: select must have exactly one"),
         (&["demo", "--window", "1"], "--window must be in 2..=4096"),
         (&["demo", "--window", "5000"], "--window must be in"),
         (&["demo", "--windows", "0"], "--windows must be in"),

@@ -1,23 +1,26 @@
 //! `lacuna attend`: attention on the tensors of a file. Always runs the kernels, never the reference.
 
 mod check;
+mod gate;
 mod input;
 mod pattern;
 
-use crate::attention_call::{Answer, Inputs, attend};
-use crate::config::{self, ComputeType, Method, MethodKeys};
+use crate::attention_call::{Answer, attend};
+use crate::config::{self, ComputeType, Method, MethodKeys, Options};
 use crate::failure::{Failure, Result, request};
 use crate::files::{Contents, OutputFile, TensorFile};
-use crate::terminal;
-use input::Request;
-use lacuna::{Device, ForwardOptions, Half, Mask, Stream, bf16, f16};
-pub use pattern::{s2_blocks, s2_config};
+use crate::{gates, terminal};
+pub use gate::check_gate_dim;
+pub use input::Qkv;
+use input::{Planner, Request};
+use lacuna::{BlockPlan, Counters, Device, ForwardOptions, Half, Mask, Stream, bf16, f16};
+pub use pattern::{Pattern, s2_blocks, s2_config};
 use std::path::PathBuf;
 
 /// Compute attention on the tensors of a file.
 ///
-/// Reads q [B,Hq,Nq,D], k and v [B,Hkv,Nk,D] (f16, bf16 or f32) from a safetensors file, and for `blocks` block_mask
-/// (u8, [B or 1, 1 or Hkv or Hq, nq, nk]). Writes out [B,Hq,Nq,D] and lse [B,Hq,Nq] as f32, and block_mask for block
+/// Reads q [B,Hq,Nq,D], k and v [B,Hkv,Nk,D] (f16, bf16 or f32) from a safetensors file; for `blocks` block_mask (u8,
+/// [B or 1, 1 or Hkv or Hq, nq, nk]); for `seer` gate_q and gate_k, as q and k but before RoPE, w_k and maybe w_q. Writes out [B,Hq,Nq,D] and lse [B,Hq,Nq] as f32, and block_mask for block
 /// methods.
 #[derive(clap::Args)]
 pub struct Args {
@@ -60,17 +63,16 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 fn run_as<T: Half + Into<f64>>(args: &Args, keys: &MethodKeys, file: &TensorFile, output: &OutputFile) -> Result<()> {
-    let request = Request::<T>::read(file, keys)?;
-    let options = forward_options(keys);
-    options.validate(&request.shape)?;
     // The request must be right before a device is looked for: which error comes first should not depend on the machine.
-    let pattern = pattern::Pattern::new(keys, &request, &options.mask)?;
+    let request = Request::<T>::read(file, keys)?;
+    let shape = &request.qkv.shape;
+    let options = method_options(keys.options());
+    options.validate(shape)?;
     let stream = Device::parse(&args.device)?.new_stream()?;
-    let plan = pattern.plan(&stream, &request.shape)?;
-    let inputs = Inputs { q: &request.q, k: &request.k, v: &request.v };
-    let answer = attend(&stream, &request.shape, &options, &plan, inputs)?;
+    let (plan, planning) = Planning::run(&stream, &request)?;
+    let answer = attend(&stream, shape, &options, &plan, request.qkv.inputs())?;
     if args.check {
-        let report = check::check(&request, &options, &pattern, &answer)?;
+        let report = check::check(&request, &options, &answer)?;
         terminal::print(&report.text);
         if !report.passed {
             return Err(Failure::Failed(
@@ -78,15 +80,39 @@ fn run_as<T: Half + Into<f64>>(args: &Args, keys: &MethodKeys, file: &TensorFile
             ));
         }
     }
-    output.write(&contents(args.method, &stream, &request, &options, &answer))
+    output.write(&contents(args.method, &stream, &request, &options, &planning, &answer))
 }
 
-/// What the common keys ask of the kernels.
-pub fn forward_options(keys: &MethodKeys) -> ForwardOptions<'static> {
-    let common = keys.options();
+/// What making the plan took.
+struct Planning {
+    kernels: Vec<&'static str>,
+    /// Work of a gate; patterns are not worth counting.
+    gate: Option<Counters>,
+}
+
+impl Planning {
+    /// Makes the plan.
+    fn run<T: Half>(stream: &Stream, request: &Request<T>) -> Result<(BlockPlan, Self)> {
+        let shape = &request.qkv.shape;
+        Ok(match &request.planner {
+            Planner::Pattern(pattern) => {
+                (pattern.plan(stream, shape)?, Self { kernels: pattern.kernels().to_vec(), gate: None })
+            }
+            Planner::Gate(gate) => {
+                let plan = gate.plan(stream, shape)?;
+                let counters = stream.counters();
+                stream.reset_counters();
+                (plan, Self { kernels: gates::KERNELS.to_vec(), gate: counters })
+            }
+        })
+    }
+}
+
+/// What the keys that every method has ask of the kernels.
+pub fn method_options(keys: Options) -> ForwardOptions<'static> {
     ForwardOptions {
-        mask: if common.causal { Mask::CAUSAL } else { Mask::FULL },
-        scale: common.scale,
+        mask: if keys.causal { Mask::CAUSAL } else { Mask::FULL },
+        scale: keys.scale,
         ..ForwardOptions::default()
     }
 }
@@ -96,31 +122,35 @@ fn contents<T: Half>(
     stream: &Stream,
     request: &Request<T>,
     options: &ForwardOptions<'_>,
+    planning: &Planning,
     answer: &Answer,
 ) -> Contents {
-    let shape = &request.shape;
+    let shape = &request.qkv.shape;
     let mut contents = Contents::default();
     contents.add_f32("out", &[shape.batch, shape.q_heads, shape.q_len, shape.head_dim], &answer.out);
     contents.add_f32("lse", &[shape.batch, shape.q_heads, shape.q_len], &answer.lse);
     if method.has_blocks() {
-        let blocks = &answer.blocks;
-        // A pattern that all sequences share is written once for each of them.
-        let copies = if blocks.batch == shape.batch { 1 } else { shape.batch };
-        let dims = [shape.batch, blocks.heads, blocks.q_blocks, blocks.kv_blocks];
-        contents.add_u8("block_mask", &dims, blocks.data.repeat(copies));
+        contents.add_blocks(&answer.blocks, shape.batch);
     }
     contents.note("lacuna", env!("CARGO_PKG_VERSION"));
     contents.note("method", method.name());
     contents.note("dtype", shape.dtype);
     contents.note("device", stream.device().name());
     contents.note("device_choice", stream.device().choice());
-    contents.note("kernels", answer.work.kernels.join(","));
+    let kernels: Vec<&str> =
+        planning.kernels.iter().copied().chain(answer.work.kernels.iter().map(String::as_str)).collect();
+    contents.note("kernels", kernels.join(","));
     contents.note("visited_pairs", answer.blocks.visited_pairs(shape, &options.mask));
     contents.note("density", answer.blocks.density(shape, &options.mask));
     if let Some(counters) = &answer.work.counters {
         contents.note("launches", counters.launches);
         contents.note("mma_macs", counters.mma_macs);
         contents.note("copy_bytes", counters.copy_bytes);
+    }
+    if let Some(counters) = &planning.gate {
+        contents.note("gate_launches", counters.launches);
+        contents.note("gate_mma_macs", counters.mma_macs);
+        contents.note("gate_copy_bytes", counters.copy_bytes);
     }
     contents
 }
