@@ -61,7 +61,18 @@ fn a_resumed_run_gives_the_same_bytes() {
     let folder = Folder::new();
     text(&folder);
     for more in [
-        &["--project-q", "--k-pool", "avg,max", "--init", "random", "--drop-current", "--power", "0.5"][..],
+        &[
+            "--project-q",
+            "--k-pool",
+            "avg,max",
+            "--init",
+            "random",
+            "--drop-current",
+            "--power",
+            "0.5",
+            "--distance",
+            "0.5",
+        ][..],
         &["--kind", "decode", "--norm"],
     ] {
         distill(&folder, "whole.safetensors", more).succeeded();
@@ -160,6 +171,7 @@ fn bad_requests_are_one_line() {
     bad(&["--lr", "nan"], "--lr");
     bad(&["--skip", "1"], "--skip");
     bad(&["--power", "0"], "--power");
+    bad(&["--distance", "nan"], "--distance");
     bad(&["--rope-theta", "0.5"], "--rope-theta");
     bad(&["--window", "64", "--windows", "1000"], "--windows must be in 1..=");
     bad(&["--window", "5000"], "--window");

@@ -1,11 +1,10 @@
 //! Forward attention over a plan.
 
 use super::kernel::request;
-use super::merge::launch_merge;
 use super::options::ForwardOptions;
+use super::tensors::{Partials, Tensors, check_workspace, finish};
 use crate::device::{Buffer, Stream, ordered};
-use crate::error::{Error, Result};
-use crate::kernels::{bindings as abi, convert};
+use crate::error::Result;
 use crate::plan::BlockPlan;
 use crate::schedule::Schedule;
 use crate::shape::AttentionShape;
@@ -15,25 +14,11 @@ use crate::tensor::{Half, TensorView, TensorViewMut};
 /// `[splits, batch, q_heads, q_len]` times `head_dim + 1` in whole 16 bytes. Sizes beyond `usize` saturate, and no
 /// allocation of them succeeds. The contents do not matter, before as well as after.
 pub fn workspace_bytes(shape: &AttentionShape, options: &ForwardOptions<'_>) -> usize {
-    partial_bytes(shape, options.splits).saturating_add(COUNTER_BYTES)
+    Partials::new(shape, options.splits).bytes().saturating_add(COUNTER_BYTES)
 }
 
 /// The counter is one i32 behind the partial results.
 const COUNTER_BYTES: usize = 16;
-
-/// Bytes of the partial results, a multiple of 16.
-fn partial_bytes(shape: &AttentionShape, splits: usize) -> usize {
-    let bytes = partial_rows(shape, splits).saturating_mul(shape.head_dim.saturating_add(1)).saturating_mul(4);
-    bytes.checked_next_multiple_of(16).unwrap_or(usize::MAX)
-}
-
-/// Rows of the partial results; 0 without splits.
-fn partial_rows(shape: &AttentionShape, splits: usize) -> usize {
-    if splits <= 1 {
-        return 0;
-    }
-    [shape.batch, shape.q_heads, shape.q_len].iter().fold(splits, |n, &size| n.saturating_mul(size))
-}
 
 /// Attention of `q` over the keys that plan and mask let each query see: `out = softmax(scale * q k^T) v`, and
 /// `lse = ln(sum(exp(scale * q k^T)))`. A row with nothing to attend gives `out = 0` and `lse = -inf`.
@@ -66,111 +51,39 @@ pub fn forward<T: Half>(
     q: TensorView<'_, T>,
     k: TensorView<'_, T>,
     v: TensorView<'_, T>,
-    mut out: TensorViewMut<'_, T>,
-    mut lse: Option<TensorViewMut<'_, f32>>,
+    out: TensorViewMut<'_, T>,
+    lse: Option<TensorViewMut<'_, f32>>,
     workspace: &mut Buffer,
 ) -> Result<()> {
     let mut params = request(shape, options, plan)?;
     schedule.check(shape, &options.mask, plan)?;
-    if T::DTYPE != shape.dtype {
-        return Err(Error::Value { what: "dtype", expected: T::DTYPE.to_string(), got: shape.dtype.to_string() });
-    }
-    let q_dims = [shape.batch, shape.q_heads, shape.q_len, shape.head_dim];
-    let (batches, kv_rows) = match &options.paged {
-        Some(paged) => (k.dims()[0], paged.page_size),
-        None => (shape.batch, shape.kv_len),
-    };
-    let kv_dims = [batches, shape.kv_heads, kv_rows, shape.head_dim];
-    check_dims("q", q.dims(), q_dims)?;
-    check_dims("k", k.dims(), kv_dims)?;
-    check_dims("v", v.dims(), kv_dims)?;
-    check_dims("out", out.dims(), q_dims)?;
-    if let Some(lse) = &lse {
-        check_dims("lse", lse.dims(), [shape.batch, shape.q_heads, shape.q_len, 1])?;
-    }
-    if let Some(paged) = &options.paged {
-        // Repeated pages may be more than 32 bits count.
-        if batches > 1 << 30 {
-            return Err(Error::Value { what: "pages", expected: "at most 2^30".into(), got: batches.to_string() });
-        }
-        paged.fill(&mut params.shape, batches);
-    }
-    let needed = workspace_bytes(shape, options);
-    if workspace.len() < needed {
-        return Err(Error::Shape {
-            what: "workspace",
-            expected: format!("at least {needed} bytes"),
-            got: workspace.len().to_string(),
-        });
-    }
-
+    let mut tensors = Tensors { q, k, v, out, lse };
+    tensors.fill(shape, options, &mut params)?;
+    check_workspace(workspace, workspace_bytes(shape, options))?;
     let memory = workspace.as_mut_ptr();
-    let partial_out: *mut f32 = memory.cast();
-    let [offsets, indices] = plan.owners(stream);
-    let owners = [
-        q.stream(),
-        k.stream(),
-        v.stream(),
-        out.stream(),
-        lse.as_ref().map_or(stream, |lse| lse.stream()),
-        options.sink.map_or(stream, |sink| sink.stream()),
-        options.paged.map_or(stream, |paged| paged.block_table.stream()),
-        workspace.stream(),
-        schedule.owner(stream),
-        offsets,
-        indices,
-    ];
-    let names = ["q", "k", "v", "out", "lse", "sink", "block_table", "workspace", "schedule", "plan", "plan"];
-    for (what, owner) in names.into_iter().zip(owners) {
+    let [q, k, v, out, lse, sink, table, offsets, indices] = tensors.owners(stream, options, plan)?;
+    for (what, owner) in [("workspace", workspace.stream()), ("schedule", schedule.owner(stream))] {
         stream.device().check_memory(what, owner.device())?;
     }
-    if out.layout().is_empty() {
+    if tensors.out.layout().is_empty() {
         return Ok(());
     }
-
+    let (workspace, schedules) = (workspace.stream(), schedule.owner(stream));
+    let owners = [q, k, v, out, lse, sink, table, offsets, indices, workspace, schedules];
     params.schedule = schedule.to_abi();
-    (params.q, params.q_stride) = (q.as_ptr().cast(), convert::strides(&q.layout()));
-    (params.k, params.k_stride) = (k.as_ptr().cast(), convert::strides(&k.layout()));
-    (params.v, params.v_stride) = (v.as_ptr().cast(), convert::strides(&v.layout()));
-    (params.out, params.out_stride) = (out.as_mut_ptr().cast(), convert::strides(&out.layout()));
-    if let Some(lse) = &mut lse {
-        (params.lse, params.lse_stride) = (lse.as_mut_ptr(), convert::strides(&lse.layout()));
-    }
+    let partials = Partials::new(shape, options.splits);
     // SAFETY: the workspace holds the counter behind the partial results.
-    params.counter = unsafe { memory.add(partial_bytes(shape, options.splits)) }.cast();
-    params.sink = options.sink.map_or(std::ptr::null(), |sink| sink.view().as_ptr());
-    let merge = (options.splits > 1).then(|| {
-        params.partial_out = partial_out;
-        // SAFETY: the workspace holds head_dim floats for each partial row before the first LSE.
-        params.partial_lse = unsafe { partial_out.add(partial_rows(shape, options.splits) * shape.head_dim) };
-        abi::lacuna_merge_params {
-            splits: params.splits,
-            batch: params.shape.batch,
-            heads: params.shape.q_heads,
-            len: params.shape.q_len,
-            head_dim: params.shape.head_dim,
-            out_dtype: params.shape.dtype,
-            partial_out: params.partial_out,
-            partial_lse: params.partial_lse,
-            out: params.out,
-            lse: params.lse,
-            out_stride: params.out_stride,
-            lse_stride: params.lse_stride,
-        }
-    });
+    let merge = unsafe {
+        params.counter = memory.add(partials.bytes()).cast();
+        partials.place(memory, &mut params)
+    };
     ordered(stream, &owners, || {
         // SAFETY: every tensor has the sizes of the shape and memory for its layout, on this device; `out`, `lse` and
         // the workspace are borrowed exclusively, so they overlap nothing; the schedule was built for this plan and
-        // shape, and its contents are data to the kernel.
-        stream.launch(|kernels, raw| unsafe { kernels.forward(&params, raw) })?;
-        // SAFETY: as above; the partial results are what forward just wrote.
-        merge.as_ref().map_or(Ok(()), |merge| unsafe { launch_merge(stream, merge) })
+        // shape, and its contents are data to the kernel. The merge reads what forward wrote.
+        unsafe {
+            stream.launch(|kernels, raw| kernels.forward(&params, raw))?;
+            finish(stream, merge.as_ref())
+        }
     })
-}
-
-pub(super) fn check_dims(what: &'static str, got: [usize; 4], expected: [usize; 4]) -> Result<()> {
-    if got == expected {
-        return Ok(());
-    }
-    Err(Error::Shape { what, expected: format!("{expected:?}"), got: format!("{got:?}") })
 }

@@ -1,6 +1,6 @@
 //! The merge of partial results over disjoint keys.
 
-use super::forward::check_dims;
+use super::tensors::check_dims;
 use crate::device::{Stream, ordered};
 use crate::error::{Error, Result};
 use crate::kernels::{bindings as abi, convert};

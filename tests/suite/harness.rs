@@ -79,6 +79,8 @@ pub struct Case {
     /// Of q, k, v and out.
     pub storage: [Storage; 4],
     pub seed: u64,
+    /// Runs the decode kernels.
+    pub decode: bool,
 }
 
 /// A shape by its numbers: heads and lengths as (queries, keys).
@@ -117,6 +119,7 @@ impl Case {
             pages: None,
             storage,
             seed: 1,
+            decode: false,
         }
     }
 
@@ -157,6 +160,9 @@ impl Case {
 
     /// This case for each kernel that serves it: as `auto` chooses, and with portable kernels where that is another one.
     pub fn for_kernels<T: Half>(&self, stream: &Stream, plan: &BlockPlan) -> Vec<Self> {
+        if self.decode {
+            return vec![self.clone()];
+        }
         let shape = AttentionShape { dtype: T::DTYPE, ..self.shape };
         let name = |case: &Self| {
             let table = case.pages.as_ref().map(|pages| pages.table(stream, &shape));
@@ -197,22 +203,18 @@ impl Case {
         let paged = table.as_ref().zip(self.pages.as_ref()).map(|(table, pages)| pages.of(table));
         let options = ForwardOptions { paged, ..self.options(sink.as_ref()) };
 
-        let schedule = Schedule::build(stream, &shape, &options, plan)?;
-        let mut workspace = stream.alloc_bytes(attention::workspace_bytes(&shape, &options))?;
-        workspace.fill(stream, 0xFF)?;
-        attention::forward(
-            stream,
-            &shape,
-            &options,
-            plan,
-            &schedule,
-            q.view(),
-            k.view(),
-            v.view(),
-            out.view_mut(),
-            Some(lse.view_mut()),
-            &mut workspace,
-        )?;
+        let (written, rows) = (out.view_mut(), Some(lse.view_mut()));
+        let (q, k, v) = (q.view(), k.view(), v.view());
+        if self.decode {
+            let mut workspace = stream.alloc_bytes(attention::decode_workspace_bytes(&shape, plan))?;
+            workspace.fill(stream, 0xFF)?;
+            attention::decode(stream, &shape, &options, plan, None, q, k, v, written, rows, &mut workspace)?;
+        } else {
+            let schedule = Schedule::build(stream, &shape, &options, plan)?;
+            let mut workspace = stream.alloc_bytes(attention::workspace_bytes(&shape, &options))?;
+            workspace.fill(stream, 0xFF)?;
+            attention::forward(stream, &shape, &options, plan, &schedule, q, k, v, written, rows, &mut workspace)?;
+        }
         let values: Vec<f32> = out.to_vec(stream)?.into_iter().map(T::to_f32).collect();
         let written = out.layout().len();
         let storage = out.storage_to_vec(stream)?;

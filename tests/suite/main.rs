@@ -3,6 +3,7 @@
 
 mod arguments;
 mod block_max;
+mod decode;
 mod devices;
 mod forward;
 mod gate_expected;
@@ -17,5 +18,6 @@ mod pages;
 mod plans;
 mod raw;
 mod schedules;
+mod seer;
 mod timings;
 mod wide;

@@ -75,17 +75,26 @@ impl Example {
             starts.for_each(|start| pooled(&mut k, &recipe.k_pool, head, dim, start..(start + block).min(n)));
         }
         let mut target = maxima;
-        for (index, row) in target.chunks_exact_mut(recipe.blocks()).enumerate() {
-            row[visible(recipe, rows[index % rows.len()])..].fill(0.0);
-            if recipe.power != 1.0 {
-                row.iter_mut().for_each(|x| *x = x.powf(recipe.power as f32));
-            }
-            let sum: f32 = row.iter().sum();
-            if sum > 0.0 {
-                row.iter_mut().for_each(|x| *x /= sum);
-            }
+        for (index, maxima) in target.chunks_exact_mut(recipe.blocks()).enumerate() {
+            weigh(recipe, rows[index % rows.len()], maxima);
         }
         Self { q, k, target }
+    }
+}
+
+/// Turns the largest probabilities of a row into its target: what it may choose from, weighted, with sum 1.
+fn weigh(recipe: &Recipe, row: usize, maxima: &mut [f32]) {
+    let own = row / recipe.block_size;
+    maxima[visible(recipe, row)..].fill(0.0);
+    if (recipe.power, recipe.distance) != (1.0, 0.0) {
+        // powf(0, 0) is 1: without a distance weight a row's own block counts.
+        let weight = |block: usize| ((own - block) as f64).powf(recipe.distance);
+        let weighed = |(block, p): (usize, &mut f32)| *p = (f64::from(*p).powf(recipe.power) * weight(block)) as f32;
+        maxima[..visible(recipe, row)].iter_mut().enumerate().for_each(weighed);
+    }
+    let sum: f32 = maxima.iter().sum();
+    if sum > 0.0 {
+        maxima.iter_mut().for_each(|x| *x /= sum);
     }
 }
 
@@ -215,4 +224,34 @@ fn angles(recipe: &Recipe, positions: &[usize], windows: usize) -> Result<(Tenso
         Tensor::from_vec(values, (windows, 1, positions.len() / windows, half), &Device::Cpu)
     };
     Ok((table(f64::cos)?, table(f64::sin)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_weighed_rows() {
+        let recipe = |drop_current, power, distance| {
+            let json = serde_json::json!({
+                "kind": "prefill", "block_size": 16, "q_pool": ["avg"], "k_pool": ["avg"], "project_q": false,
+                "per_kv_head": false, "norm": false, "gate_dim": 8, "rope_theta": 100.0, "layers": 1, "q_heads": 1,
+                "kv_heads": 1, "head_dim": 8, "window": 64, "windows": 1, "rows": 1, "skip": 0.0, "power": power,
+                "drop_current": drop_current, "distance": distance, "init": "mean", "steps": 1, "warm_up": 0,
+                "batch": 1, "lr": 0.1, "min_lr": 0.0, "seed": 1, "data": "",
+            });
+            serde_json::from_value::<Recipe>(json).unwrap()
+        };
+        let weighed = |recipe: Recipe, row| {
+            let mut maxima = [0.16f32, 0.04, 0.2, 0.5];
+            weigh(&recipe, row, &mut maxima);
+            maxima.map(|x| (f64::from(x) * 1e4).round() / 1e4)
+        };
+        assert_eq!(weighed(recipe(false, 1.0, 0.0), 32), [0.4, 0.1, 0.5, 0.0]);
+        assert_eq!(weighed(recipe(true, 1.0, 0.0), 40), [0.8, 0.2, 0.0, 0.0]);
+        assert_eq!(weighed(recipe(true, 0.5, 0.0), 32), [0.6667, 0.3333, 0.0, 0.0]);
+        // 0.16 * 2 and 0.04 * 1; the own block at distance 0 has no weight.
+        assert_eq!(weighed(recipe(false, 1.0, 1.0), 32), [0.8889, 0.1111, 0.0, 0.0]);
+        assert_eq!(weighed(recipe(true, 1.0, 0.0), 0), [0.0; 4]);
+    }
 }

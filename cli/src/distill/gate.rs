@@ -137,7 +137,7 @@ mod tests {
             "kind": "prefill", "block_size": 16, "q_pool": ["avg"], "k_pool": ["max", "avg"], "project_q": project_q,
             "per_kv_head": false, "norm": false, "gate_dim": gate_dim, "rope_theta": 100.0, "layers": 1, "q_heads": 2,
             "kv_heads": 1, "head_dim": 8, "window": 60, "windows": 1, "rows": 1, "skip": 0.0, "drop_current": false,
-            "power": 1.0, "init": "mean", "steps": 1, "warm_up": 0, "batch": 1, "lr": 0.1, "min_lr": 0.0, "seed": 1,
+            "power": 1.0, "distance": 0.0, "init": "mean", "steps": 1, "warm_up": 0, "batch": 1, "lr": 0.1, "min_lr": 0.0, "seed": 1,
             "data": "",
         });
         serde_json::from_value(json).unwrap()

@@ -85,6 +85,9 @@ pub struct Args {
     /// Exponent of the largest probabilities before each row is normalised; below 1 small ones weigh more
     #[arg(long, default_value_t = 1.0)]
     power: f64,
+    /// Weigh each block by its distance from the row's own, in blocks, to this power: far blocks are harder to replace
+    #[arg(long, default_value_t = 0.0)]
+    distance: f64,
     /// Weights to start from
     #[arg(long, value_enum, default_value = "mean")]
     init: Init,
@@ -237,6 +240,7 @@ fn source_and_recipe(args: &Args) -> Result<(Source, Recipe)> {
         skip: args.skip,
         drop_current: args.drop_current,
         power: args.power,
+        distance: args.distance,
         init: args.init,
         steps: args.steps,
         warm_up: args.warm_up,

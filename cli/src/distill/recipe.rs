@@ -61,6 +61,8 @@ pub struct Recipe {
     pub drop_current: bool,
     /// Exponent of the probabilities before rows are normalised.
     pub power: f64,
+    /// Exponent of the distance in blocks, by which probabilities are multiplied.
+    pub distance: f64,
     pub init: Init,
     pub steps: usize,
     pub warm_up: usize,
@@ -96,6 +98,9 @@ impl Recipe {
         }
         if !(self.power > 0.0 && self.power.is_finite()) {
             return request!("--power must be positive and finite, got {}", self.power);
+        }
+        if !(0.0..=4.0).contains(&self.distance) {
+            return request!("--distance must be in 0..=4, got {}", self.distance);
         }
         if self.gate_dim == 0 || !self.gate_dim.is_multiple_of(2) || self.gate_dim > 256 {
             return request!("--gate-dim must be even and in 2..=256, got {}", self.gate_dim);
