@@ -84,7 +84,7 @@ pub fn attend<T: Half>(
     Ok(Answer { out, lse, blocks, work, elapsed })
 }
 
-/// The kernels of a call, from plan to outputs.
+/// The kernels of a call, from a plan to outputs.
 fn kernel_names(
     device: &Device,
     shape: &AttentionShape,
@@ -93,7 +93,7 @@ fn kernel_names(
 ) -> Result<Vec<String>> {
     let mut names = Vec::new();
     if plan.has_lists() {
-        names.extend(["mask_to_lists".to_owned(), "schedule_build".to_owned()]);
+        names.push("schedule_build".to_owned());
     }
     names.push(attention::kernel(device, shape, options, plan)?.name);
     names.push("plan_to_mask".to_owned());

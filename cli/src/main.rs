@@ -8,8 +8,10 @@ mod demo;
 mod distill;
 mod failure;
 mod files;
+mod gates;
 mod info;
 mod model;
+mod quality;
 mod report;
 mod show;
 mod terminal;
@@ -34,6 +36,7 @@ enum Command {
     Attend(attend::Args),
     Demo(demo::Args),
     Distill(distill::Args),
+    Quality(quality::Args),
     Show(show::Args),
     Check(check::Args),
     Info(info::Args),
@@ -58,6 +61,7 @@ fn run(command: &Command) -> Result<()> {
         Command::Attend(args) => attend::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Distill(args) => distill::run(args),
+        Command::Quality(args) => quality::run(args),
         Command::Show(args) => show::run(args),
         Command::Check(args) => check::run(args),
         Command::Info(args) => info::run(args),

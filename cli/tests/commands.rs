@@ -3,7 +3,7 @@
 
 mod support;
 
-use support::Folder;
+use support::{Folder, f32_tensor};
 
 #[test]
 fn info_says_what_was_built() {
@@ -62,6 +62,58 @@ fn demo_checks_the_stated_bits_per_byte() {
     let folder = Folder::new();
     let run = folder.lacuna(&["demo", "--device", "simt", "--only", "dense"]).succeeded();
     assert!(run.stdout.contains("the model's definition states 1.2675"), "{}", run.stdout);
+}
+
+/// A tiny window: every row is there, at the densities that the rule gives, and the answers follow from the rows.
+#[test]
+fn quality_compares_the_gate() {
+    let folder = Folder::new();
+    let args = ["quality", "--device", "simt", "--window", "640", "--windows", "2", "--json", "q.json"];
+    let run = folder.lacuna(&[&args[..], &["--plot", "q.svg", "--report", "q.html"]].concat()).succeeded();
+    let json: serde_json::Value = serde_json::from_slice(&std::fs::read(folder.path("q.json")).unwrap()).unwrap();
+    let rows = json["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 1 + 4 * 5);
+    let bits = |family: &str, asked: f64| {
+        let row = rows.iter().find(|row| row["family"] == family && row["asked"] == asked).unwrap();
+        let windows: Vec<f64> = row["windows"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
+        assert_eq!(windows.len(), 2);
+        let mean = row["bits_per_byte"].as_f64().unwrap();
+        assert!((windows.iter().sum::<f64>() / 2.0 - mean).abs() < 1e-12);
+        (mean, row["density"].as_f64().unwrap())
+    };
+    // 10 blocks, 2 a row at 50 %: the same number for gate, pooling and oracle, but for the diagonal that is added.
+    for family in ["seer", "pooled", "oracle", "random"] {
+        assert!((0.2..0.6).contains(&bits(family, 0.5).1), "{family}");
+    }
+    let verdicts = json["verdicts"].as_array().unwrap();
+    assert_eq!(verdicts.len(), 5);
+    let at_20 = verdicts.iter().find(|verdict| verdict["density"] == 0.2).unwrap();
+    let better = bits("seer", 0.2).0 < bits("pooled", 0.2).0.min(bits("window", 0.2).0);
+    assert_eq!(at_20["passed"], better);
+    assert!(run.stdout.contains(if better { "yes 20 %" } else { "no  20 %" }), "{}", run.stdout);
+    assert!(std::fs::read_to_string(folder.path("q.svg")).unwrap().starts_with("<svg"));
+    assert!(std::fs::read_to_string(folder.path("q.html")).unwrap().ends_with("</html>"));
+}
+
+#[test]
+fn gate_files_are_checked() {
+    let folder = Folder::new();
+    let gates = |dims: &[usize]| f32_tensor("layers.0.w_k", dims, &vec![0.0; dims.iter().product()]);
+    let refused = |words: &str| {
+        let args = ["quality", "--window", "64", "--windows", "1", "--gates", "g.safetensors"];
+        folder.lacuna(&args).failed(2, words);
+    };
+    refused("g.safetensors: No such file");
+    folder.write("g.safetensors", "gates");
+    refused("not a complete safetensors file");
+    folder.write_tensors("g.safetensors", &[f32_tensor("w", &[1], &[0.0])]);
+    refused("tensor `layers.0.w_k` is missing");
+    folder.write_tensors("g.safetensors", &[gates(&[3, 192, 64])]);
+    refused("tensor `layers.0.w_k` must be [heads, 192, gate dim]");
+    folder.write_tensors("g.safetensors", &[gates(&[4, 192, 32])]);
+    refused("the gate dim of the queries must be 32");
+    folder.write_tensors("g.safetensors", &[gates(&[4, 192, 64])]);
+    refused("tensor `layers.1.w_k` is missing");
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! HyperAttention over its plan.
 
-use super::forward::{check_dims, forward, workspace_bytes};
+use super::forward::{forward, workspace_bytes};
 use super::kernel::kernel;
 use super::options::ForwardOptions;
+use super::tensors::check_dims;
 use crate::device::{Buffer, Device, Stream, ordered};
 use crate::error::{Error, Result};
 use crate::kernels::table::KernelInfo;

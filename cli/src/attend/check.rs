@@ -1,7 +1,6 @@
 //! `--check`: the answer of the kernels against the f64 reference.
 
-use super::input::Request;
-use super::pattern::Pattern;
+use super::input::{Planner, Request};
 use crate::attention_call::Answer;
 use crate::failure::Result;
 use lacuna::reference::{Problem, TokenMask, compare_lse, widen};
@@ -19,13 +18,17 @@ pub struct Report {
 pub fn check<T: Half + Into<f64>>(
     request: &Request<T>,
     options: &ForwardOptions<'_>,
-    pattern: &Pattern,
     answer: &Answer,
 ) -> Result<Report> {
-    let (shape, mask) = (&request.shape, &options.mask);
-    let (q, k, v) = (widen(&request.q), widen(&request.k), widen(&request.v));
+    let (qkv, mask) = (&request.qkv, &options.mask);
+    let shape = &qkv.shape;
+    let (q, k, v) = (widen(&qkv.q), widen(&qkv.k), widen(&qkv.v));
     let problem = Problem { scale: options.scale.map(f64::from), ..Problem::new(*shape, &q, &k, &v) };
-    let expected = match pattern.blocks() {
+    let blocks = match &request.planner {
+        Planner::Pattern(pattern) => pattern.blocks(),
+        Planner::Gate(_) => Some(&answer.blocks),
+    };
+    let expected = match blocks {
         None => problem.expect(&TokenMask { shape, mask })?,
         Some(blocks) => problem.expect(&blocks.visibility(shape, mask))?,
     };
@@ -33,10 +36,20 @@ pub fn check<T: Half + Into<f64>>(
     let lse = compare_lse(&answer.lse, &expected.lse)?;
     let mut text = format!("out: {out}\nlse: {lse}\n");
     let mut passed = out.passed() && lse.passed();
-    if let Some(blocks) = pattern.blocks() {
-        let wrong = visible_only(blocks, shape, mask).iter().zip(&answer.blocks.data).filter(|(a, b)| a != b).count();
-        text += &format!("block_mask: {wrong} of {} blocks differ\n", answer.blocks.data.len());
-        passed &= wrong == 0;
+    match &request.planner {
+        Planner::Pattern(pattern) => {
+            if let Some(blocks) = pattern.blocks() {
+                let asked = visible_only(blocks, shape, mask);
+                let wrong = asked.iter().zip(&answer.blocks.data).filter(|(a, b)| a != b).count();
+                text += &format!("block_mask: {wrong} of {} blocks differ\n", answer.blocks.data.len());
+                passed &= wrong == 0;
+            }
+        }
+        Planner::Gate(gate) => {
+            let lists = gate.check(shape, &answer.blocks)?;
+            text += &lists.text("block_mask");
+            passed &= lists.passed();
+        }
     }
     Ok(Report { text, passed })
 }

@@ -1,14 +1,15 @@
 //! The tensors of a request, checked against each other and rounded to the compute type.
 
+use super::gate::Gate;
+use super::pattern::Pattern;
+use crate::attention_call::Inputs;
 use crate::config::MethodKeys;
-use crate::failure::Result;
-use crate::files::TensorFile;
-use half::{bf16, f16};
+use crate::failure::{Result, request};
+use crate::files::{TensorFile, rounded};
 use lacuna::{AttentionShape, Half};
-use safetensors::{Dtype, tensor::TensorView};
 
-/// A request that makes sense: sizes agree, types are known.
-pub struct Request<T> {
+/// The tensors of every request, in agreement with each other.
+pub struct Qkv<T> {
     /// Sizes.
     pub shape: AttentionShape,
     /// `[batch, q_heads, q_len, head_dim]`
@@ -17,22 +18,52 @@ pub struct Request<T> {
     pub k: Vec<T>,
     /// `[batch, kv_heads, kv_len, head_dim]`
     pub v: Vec<T>,
-    /// For `blocks`: `[B or 1, 1 or kv_heads or q_heads, q blocks, kv blocks]`, non-zero: attend.
-    pub block_mask: Option<([usize; 4], Vec<u8>)>,
+}
+
+impl<T: Half> Qkv<T> {
+    /// Reads and checks `q`, `k` and `v`.
+    pub fn read(file: &TensorFile) -> Result<Self> {
+        let tensors = file.tensors()?;
+        let float = |name| file.float_tensor::<4>(&tensors, name);
+        let ((q, q_dims), (k, k_dims), (v, v_dims)) = (float("q")?, float("k")?, float("v")?);
+        let shape = shape(file, q_dims, k_dims, v_dims, T::DTYPE)?;
+        Ok(Self { shape, q: rounded(&q), k: rounded(&k), v: rounded(&v) })
+    }
+}
+
+impl<T> Qkv<T> {
+    /// For the kernels.
+    pub fn inputs(&self) -> Inputs<'_, T> {
+        Inputs { q: &self.q, k: &self.k, v: &self.v }
+    }
+}
+
+/// A request that makes sense: sizes agree, types are known.
+pub struct Request<T> {
+    /// q, k and v.
+    pub qkv: Qkv<T>,
+    /// Which keys are read.
+    pub planner: Planner<T>,
+}
+
+/// What says which keys are read.
+pub enum Planner<T> {
+    /// A pattern that is known without looking at q and k.
+    Pattern(Pattern),
+    /// A gate.
+    Gate(Gate<T>),
 }
 
 impl<T: Half> Request<T> {
     /// Reads and checks what the method needs.
     pub fn read(file: &TensorFile, keys: &MethodKeys) -> Result<Self> {
-        let tensors = file.tensors()?;
-        let float = |name| file.float_tensor(&tensors, name);
-        let ((q, q_dims), (k, k_dims), (v, v_dims)) = (float("q")?, float("k")?, float("v")?);
-        let shape = shape(file, q_dims, k_dims, v_dims, T::DTYPE)?;
-        let block_mask = match keys {
-            MethodKeys::Blocks(keys) => Some(file.block_mask(&shape, keys.block_q, keys.block_k)?),
-            MethodKeys::Dense(_) | MethodKeys::S2(_) | MethodKeys::Hyper(_) => None,
+        let qkv = Qkv::read(file)?;
+        let planner = match keys {
+            MethodKeys::Pattern(keys) => Planner::Pattern(Pattern::read(file, keys, &qkv.shape)?),
+            MethodKeys::Seer(keys) => Planner::Gate(Gate::read(file, &qkv.shape, keys)?),
+            MethodKeys::Hyper(_) => return request!("method hyper makes no plan of blocks"),
         };
-        Ok(Self { shape, q: rounded(&q), k: rounded(&k), v: rounded(&v), block_mask })
+        Ok(Self { qkv, planner })
     }
 }
 
@@ -61,35 +92,4 @@ fn shape(
     let shape = AttentionShape { batch, q_heads, kv_heads, q_len, kv_len, head_dim, dtype };
     shape.validate().map_err(|e| file.error(e))?;
     Ok(shape)
-}
-
-/// The elements of a float tensor, rounded to nearest, ties to even. safetensors is little-endian.
-fn rounded<T: Half>(view: &TensorView<'_>) -> Vec<T> {
-    let data = view.data();
-    let pairs = |value: fn([u8; 2]) -> f32| data.as_chunks().0.iter().map(|&b| T::from_f32(value(b))).collect();
-    match view.dtype() {
-        Dtype::F16 => pairs(|b| f16::from_le_bytes(b).to_f32()),
-        Dtype::BF16 => pairs(|b| bf16::from_le_bytes(b).to_f32()),
-        _ => data.as_chunks().0.iter().map(|&b| T::from_f32(f32::from_le_bytes(b))).collect(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn round_one<T: Half>(dtype: Dtype, bytes: &[u8]) -> f32 {
-        let view = TensorView::new(dtype, vec![1], bytes).unwrap();
-        rounded::<T>(&view)[0].to_f32()
-    }
-
-    #[test]
-    fn rounds_to_nearest_even() {
-        // Halfway between 1 and the next bf16 (1 + 2^-7), and between that and the one after.
-        assert_eq!(round_one::<bf16>(Dtype::F32, &(1.0f32 + 0.00390625).to_le_bytes()), 1.0);
-        assert_eq!(round_one::<bf16>(Dtype::F32, &(1.0f32 + 3.0 * 0.00390625).to_le_bytes()), 1.015625);
-        assert_eq!(round_one::<bf16>(Dtype::F16, &f16::from_f32(1.0 + 1.0 / 256.0).to_le_bytes()), 1.0);
-        assert_eq!(round_one::<f16>(Dtype::BF16, &bf16::from_f32(1e30).to_le_bytes()), f32::INFINITY);
-        assert_eq!(round_one::<f16>(Dtype::F16, &0x3555u16.to_le_bytes()), f16::from_bits(0x3555).to_f32());
-    }
 }

@@ -1,26 +1,29 @@
 //! `lacuna attend`: attention on the tensors of a file. Always runs the kernels, never the reference.
 
 mod check;
+mod gate;
 mod hyper;
 mod input;
 mod pattern;
 
-use crate::attention_call::{Answer, Inputs, Work, attend};
-use crate::config::{self, ComputeType, Method, MethodKeys};
+use crate::attention_call::{Answer, Work, attend};
+use crate::config::{self, ComputeType, HyperKeys, Method, MethodKeys, Options};
 use crate::failure::{Failure, Result, request};
 use crate::files::{Contents, OutputFile, TensorFile};
-use crate::terminal;
+use crate::{gates, terminal};
+pub use gate::check_gate_dim;
 pub use hyper::Hyper;
-use input::Request;
-use lacuna::{AttentionShape, Device, ForwardOptions, Half, Mask, Stream, bf16, f16};
-pub use pattern::{s2_blocks, s2_config};
+pub use input::Qkv;
+use input::{Planner, Request};
+use lacuna::{AttentionShape, BlockPlan, Counters, Device, ForwardOptions, Half, Mask, Stream, bf16, f16};
+pub use pattern::{Pattern, s2_blocks, s2_config};
 use std::path::PathBuf;
 
 /// Compute attention on the tensors of a file.
 ///
-/// Reads q [B,Hq,Nq,D], k and v [B,Hkv,Nk,D] (f16, bf16 or f32) from a safetensors file, and for `blocks` block_mask
-/// (u8, [B or 1, 1 or Hkv or Hq, nq, nk]), for `hyper` optionally projections
-/// [D,r] and samples (i64, [B,Hkv,m]). Writes out [B,Hq,Nq,D] and lse [B,Hq,Nq] as f32, and block_mask for block
+/// Reads q [B,Hq,Nq,D], k and v [B,Hkv,Nk,D] (f16, bf16 or f32) from a safetensors file; for `blocks` block_mask (u8,
+/// [B or 1, 1 or Hkv or Hq, nq, nk]); for `seer` gate_q and gate_k, as q and k but before RoPE, w_k and
+/// maybe w_q; for `hyper` maybe projections [D,r] and samples (i64, [B,Hkv,m]). Writes out [B,Hq,Nq,D] and lse [B,Hq,Nq] as f32, and block_mask for block
 /// methods.
 #[derive(clap::Args)]
 pub struct Args {
@@ -63,40 +66,35 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 fn run_as<T: Half + Into<f64>>(args: &Args, keys: &MethodKeys, file: &TensorFile, output: &OutputFile) -> Result<()> {
-    let request = Request::<T>::read(file, keys)?;
-    let options = forward_options(keys);
-    options.validate(&request.shape)?;
     // The request must be right before a device is looked for: which error comes first should not depend on the machine.
     if let MethodKeys::Hyper(keys) = keys {
-        let hyper = Hyper::read(file, keys, &request.shape, &options.mask)?;
-        return run_hyper(args, &hyper, &request, &options, output);
+        return run_hyper::<T>(args, keys, file, output);
     }
-    let pattern = pattern::Pattern::new(keys, &request, &options.mask)?;
+    let request = Request::<T>::read(file, keys)?;
+    let shape = &request.qkv.shape;
+    let options = method_options(keys.options());
+    options.validate(shape)?;
     let stream = Device::parse(&args.device)?.new_stream()?;
-    let plan = pattern.plan(&stream, &request.shape)?;
-    let inputs = Inputs { q: &request.q, k: &request.k, v: &request.v };
-    let answer = attend(&stream, &request.shape, &options, &plan, inputs)?;
+    let (plan, planning) = Planning::run(&stream, &request)?;
+    let answer = attend(&stream, shape, &options, &plan, request.qkv.inputs())?;
     if args.check {
-        say(&check::check(&request, &options, &pattern, &answer)?)?;
+        say(&check::check(&request, &options, &answer)?)?;
     }
-    output.write(&contents(args.method, &stream, &request, &options, &answer))
+    output.write(&contents(args.method, &stream, &request, &options, &planning, &answer))
 }
 
-fn run_hyper<T: Half + Into<f64>>(
-    args: &Args,
-    hyper: &Hyper,
-    request: &Request<T>,
-    options: &ForwardOptions<'_>,
-    output: &OutputFile,
-) -> Result<()> {
+fn run_hyper<T: Half + Into<f64>>(args: &Args, keys: &HyperKeys, file: &TensorFile, output: &OutputFile) -> Result<()> {
+    let qkv = Qkv::<T>::read(file)?;
+    let (shape, inputs) = (&qkv.shape, qkv.inputs());
+    let options = method_options(keys.options());
+    options.validate(shape)?;
+    let hyper = Hyper::read(file, keys, shape, &options.mask)?;
     let stream = Device::parse(&args.device)?.new_stream()?;
-    let shape = &request.shape;
-    let inputs = Inputs { q: &request.q, k: &request.k, v: &request.v };
-    let answer = hyper.attend(&stream, shape, options, inputs)?;
+    let answer = hyper.attend(&stream, shape, &options, inputs)?;
     if args.check {
-        say(&hyper.check(shape, options, inputs, &answer)?)?;
+        say(&hyper.check(shape, &options, inputs, &answer)?)?;
     }
-    let mut contents = common_contents(args.method, &stream, shape, &answer.out, &answer.lse, &answer.work);
+    let mut contents = common_contents(args.method, &stream, shape, (&answer.out, &answer.lse), &[], &answer.work);
     let (pairs, density) = answer.visited(shape, &options.mask);
     contents.note("visited_pairs", pairs);
     contents.note("density", density);
@@ -112,12 +110,36 @@ fn say(report: &check::Report) -> Result<()> {
     Err(Failure::Failed("check: the output is not what the reference says; nothing was written".into()))
 }
 
-/// What the common keys ask of the kernels.
-pub fn forward_options(keys: &MethodKeys) -> ForwardOptions<'static> {
-    let common = keys.options();
+/// What making the plan took.
+struct Planning {
+    kernels: Vec<&'static str>,
+    /// Work of a gate; patterns are not worth counting.
+    gate: Option<Counters>,
+}
+
+impl Planning {
+    /// Makes the plan.
+    fn run<T: Half>(stream: &Stream, request: &Request<T>) -> Result<(BlockPlan, Self)> {
+        let shape = &request.qkv.shape;
+        Ok(match &request.planner {
+            Planner::Pattern(pattern) => {
+                (pattern.plan(stream, shape)?, Self { kernels: pattern.kernels().to_vec(), gate: None })
+            }
+            Planner::Gate(gate) => {
+                let plan = gate.plan(stream, shape)?;
+                let counters = stream.counters();
+                stream.reset_counters();
+                (plan, Self { kernels: gates::KERNELS.to_vec(), gate: counters })
+            }
+        })
+    }
+}
+
+/// What the keys that every method has ask of the kernels.
+pub fn method_options(keys: Options) -> ForwardOptions<'static> {
     ForwardOptions {
-        mask: if common.causal { Mask::CAUSAL } else { Mask::FULL },
-        scale: common.scale,
+        mask: if keys.causal { Mask::CAUSAL } else { Mask::FULL },
+        scale: keys.scale,
         ..ForwardOptions::default()
     }
 }
@@ -127,29 +149,32 @@ fn contents<T: Half>(
     stream: &Stream,
     request: &Request<T>,
     options: &ForwardOptions<'_>,
+    planning: &Planning,
     answer: &Answer,
 ) -> Contents {
-    let shape = &request.shape;
-    let mut contents = common_contents(method, stream, shape, &answer.out, &answer.lse, &answer.work);
+    let shape = &request.qkv.shape;
+    let outputs = (answer.out.as_slice(), answer.lse.as_slice());
+    let mut contents = common_contents(method, stream, shape, outputs, &planning.kernels, &answer.work);
     if method.has_blocks() {
-        let blocks = &answer.blocks;
-        // A pattern that all sequences share is written once for each of them.
-        let copies = if blocks.batch == shape.batch { 1 } else { shape.batch };
-        let dims = [shape.batch, blocks.heads, blocks.q_blocks, blocks.kv_blocks];
-        contents.add_u8("block_mask", &dims, blocks.data.repeat(copies));
+        contents.add_blocks(&answer.blocks, shape.batch);
     }
     contents.note("visited_pairs", answer.blocks.visited_pairs(shape, &options.mask));
     contents.note("density", answer.blocks.density(shape, &options.mask));
+    if let Some(counters) = &planning.gate {
+        contents.note("gate_launches", counters.launches);
+        contents.note("gate_mma_macs", counters.mma_macs);
+        contents.note("gate_copy_bytes", counters.copy_bytes);
+    }
     contents
 }
 
-/// What every method writes.
+/// What every method writes; `planning` are the kernels that made the plan.
 fn common_contents(
     method: Method,
     stream: &Stream,
     shape: &AttentionShape,
-    out: &[f32],
-    lse: &[f32],
+    (out, lse): (&[f32], &[f32]),
+    planning: &[&str],
     work: &Work,
 ) -> Contents {
     let mut contents = Contents::default();
@@ -160,7 +185,8 @@ fn common_contents(
     contents.note("dtype", shape.dtype);
     contents.note("device", stream.device().name());
     contents.note("device_choice", stream.device().choice());
-    contents.note("kernels", work.kernels.join(","));
+    let kernels: Vec<&str> = planning.iter().copied().chain(work.kernels.iter().map(String::as_str)).collect();
+    contents.note("kernels", kernels.join(","));
     if let Some(counters) = &work.counters {
         contents.note("launches", counters.launches);
         contents.note("mma_macs", counters.mma_macs);

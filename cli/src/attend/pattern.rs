@@ -1,8 +1,9 @@
 //! What a method says about which keys are read: once for the kernels, once for the reference.
 
-use super::input::Request;
-use crate::config::{MethodKeys, S2Keys, Variant};
-use crate::failure::{Failure, Result, request};
+use super::method_options;
+use crate::config::{PatternKeys, S2Keys, Variant};
+use crate::failure::{Failure, Result};
+use crate::files::TensorFile;
 use lacuna::{AttentionShape, BlockMask, BlockPlan, Mask, S2Config, S2Variant, Stream};
 
 /// The pattern of a request.
@@ -17,22 +18,20 @@ pub enum Pattern {
 
 impl Pattern {
     /// The pattern, checked; needs no device.
-    pub fn new<T>(keys: &MethodKeys, request: &Request<T>, mask: &Mask) -> Result<Self> {
-        let shape = &request.shape;
-        match (keys, &request.block_mask) {
-            (MethodKeys::S2(keys), _) => {
+    pub fn read(file: &TensorFile, keys: &PatternKeys, shape: &AttentionShape) -> Result<Self> {
+        let mask = method_options(keys.options()).mask;
+        match keys {
+            PatternKeys::S2(keys) => {
                 let config = s2_config(keys);
-                let blocks = s2_blocks(&config, shape, mask)?;
+                let blocks = s2_blocks(&config, shape, &mask)?;
                 Ok(Self::S2(config, blocks))
             }
-            (MethodKeys::Blocks(keys), Some((dims, data))) => {
-                let [batch, heads, ..] = *dims;
-                let blocks =
-                    BlockMask::from_data(shape, keys.block_q, keys.block_k, batch, heads, false, data.clone())?;
-                Ok(Self::Given(*dims, blocks))
+            PatternKeys::Blocks(keys) => {
+                let (dims, data) = file.block_mask(shape, keys.block_q, keys.block_k)?;
+                let blocks = BlockMask::from_data(shape, keys.block_q, keys.block_k, dims[0], dims[1], false, data)?;
+                Ok(Self::Given(dims, blocks))
             }
-            (MethodKeys::Blocks(_) | MethodKeys::Dense(_), _) => Ok(Self::Tokens),
-            (MethodKeys::Hyper(_), _) => request!("method hyper has no block pattern"),
+            PatternKeys::Dense(_) => Ok(Self::Tokens),
         }
     }
 
@@ -45,6 +44,14 @@ impl Pattern {
                 BlockPlan::from_mask(stream, shape, blocks.block_q, blocks.block_k, *dims, &blocks.data)?
             }
         })
+    }
+
+    /// Kernels that make the plan.
+    pub fn kernels(&self) -> &'static [&'static str] {
+        match self {
+            Self::Tokens | Self::S2(..) => &[],
+            Self::Given(..) => &["mask_to_lists"],
+        }
     }
 
     /// The blocks as the request has them; `None` where it is about tokens.

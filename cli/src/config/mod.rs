@@ -2,10 +2,13 @@
 
 mod keys;
 mod method;
+mod seer;
+mod select;
 mod strict;
 
 pub use keys::{BucketOrder, ComputeType, HyperKeys, Options, S2Keys, Variant};
-pub use method::{Method, MethodKeys};
+pub use method::{Method, MethodKeys, PatternKeys};
+pub use seer::{Pool, SeerKeys, pool_set};
 
 use crate::failure::{Failure, Result};
 use std::path::Path;
@@ -15,14 +18,17 @@ const LARGEST: u64 = 1 << 20;
 
 /// Reads a method's config; no path means every default.
 pub fn read(method: Method, path: Option<&Path>) -> Result<MethodKeys> {
+    MethodKeys::parse(method, &text(path)?)
+}
+
+fn text(path: Option<&Path>) -> Result<String> {
     let Some(path) = path else {
-        return MethodKeys::parse(method, "{}");
+        return Ok("{}".to_owned());
     };
     let bad = |message: String| Failure::Request(format!("config: {}: {message}", path.display()));
     if std::fs::metadata(path).is_ok_and(|file| file.len() > LARGEST) {
         return Err(bad(format!("larger than {LARGEST} bytes")));
     }
     let bytes = crate::files::read_regular(path).map_err(|e| bad(e.to_string()))?;
-    let text = String::from_utf8(bytes).map_err(|e| bad(e.to_string()))?;
-    MethodKeys::parse(method, &text)
+    String::from_utf8(bytes).map_err(|e| bad(e.to_string()))
 }

@@ -4,7 +4,7 @@ use super::planner::Planner;
 use super::results::BlockPicture;
 use crate::attention_call::{Answer, Inputs, attend};
 use crate::failure::Result;
-use crate::model::{Attention, Heads};
+use crate::model::{Attention, Heads, rounded};
 use candle_core::Tensor;
 use indicatif::ProgressBar;
 use lacuna::reference::{Measure, Problem, widen};
@@ -120,8 +120,4 @@ fn error_of_head(h: usize, shape: &AttentionShape, inputs: Inputs<'_, bf16>, ans
     // A NaN in the wrong place is as wrong as can be; the measure itself leaves it out.
     let error = if comparison.non_finite.is_some() { f64::INFINITY } else { relative.error };
     Ok(Measure { error, ..relative })
-}
-
-fn rounded(x: &Tensor) -> Result<Vec<bf16>> {
-    Ok(x.flatten_all()?.to_vec1::<f32>()?.into_iter().map(bf16::from_f32).collect())
 }

@@ -1,28 +1,25 @@
 //! Runs the model once for each row.
 
 use super::kernel_attention::{KernelAttention, Probe};
-use super::results::{BlockPicture, Family, Results, Row};
-use super::settings::{Setting, all};
+use super::reading::Reading;
+use super::results::{BlockPicture, Results, Row};
+use super::settings::Setting;
 use crate::failure::{Failure, Result};
-use crate::model::{Attention, Exact, Heads, Model, block_maps};
+use crate::model::{Attention, Exact, Heads, block_maps};
 use crate::terminal;
 use candle_core::Tensor;
 use lacuna::Device;
 
 /// What to measure.
 pub struct Task<'a> {
-    /// The model.
-    pub model: &'a Model,
-    /// At least `window * windows + 1` bytes.
-    pub text: &'a [u8],
-    /// Where the text came from.
-    pub text_name: String,
+    /// Model and text.
+    pub reading: &'a Reading,
     /// Bytes of a window.
     pub window: usize,
     /// Windows.
     pub windows: usize,
-    /// Families to run beside dense; empty: all.
-    pub only: &'a [Family],
+    /// One a row; the first is dense.
+    pub settings: &'a [Setting],
     /// What dense attention is known to give, if it is.
     pub stated_bits_per_byte: Option<f64>,
 }
@@ -32,15 +29,14 @@ const MAP_BLOCK: usize = 64;
 
 /// Runs every row on a device.
 pub fn measure(task: &Task<'_>, device: &Device) -> Result<Results> {
-    let config = task.model.config();
+    let Reading { model, text, text_name } = task.reading;
+    let config = model.config();
     // Late layers attend sharply, the first one does not.
     let probe = Probe { layer: (config.num_layers - 1) * 2 / 3, head: 0 };
-    let wanted = |family| family == Family::Dense || task.only.is_empty() || task.only.contains(&family);
-    let settings: Vec<Setting> = all().into_iter().filter(|setting| wanted(setting.family)).collect();
-    let progress = terminal::progress(settings.len() * task.windows * config.num_layers);
+    let progress = terminal::progress(task.settings.len() * task.windows * config.num_layers);
     let mut rows: Vec<Row> = Vec::new();
     let mut dense_macs = 0;
-    for setting in &settings {
+    for setting in task.settings {
         progress.set_message(format!("{} {}", setting.method, setting.words));
         let (row, macs) = run_row(task, device, setting, probe, &progress, dense_macs)?;
         if rows.is_empty() {
@@ -50,12 +46,12 @@ pub fn measure(task: &Task<'_>, device: &Device) -> Result<Results> {
     }
     progress.finish_and_clear();
     let mut maps = Maps { layer: probe.layer, maps: Vec::new() };
-    task.model.bits_per_byte(&task.text[..=task.window], &mut maps)?;
+    model.bits_per_byte(&text[..=task.window], &mut maps)?;
     Ok(Results {
         version: env!("CARGO_PKG_VERSION"),
         device: device.name(),
         device_choice: device.choice().to_owned(),
-        text: task.text_name.clone(),
+        text: text_name.clone(),
         window: task.window,
         windows: task.windows,
         model: format!(
@@ -85,10 +81,10 @@ fn run_row(
 ) -> Result<(Row, u64)> {
     let stream = device.new_stream()?;
     let mut attention = KernelAttention::new(&stream, &setting.planner, progress, probe);
-    let mut bits = 0.0;
+    let mut bits = Vec::new();
     for window in 0..task.windows {
-        let text = &task.text[window * task.window..][..=task.window];
-        bits += task.model.bits_per_byte(text, &mut attention)?;
+        let text = &task.reading.text[window * task.window..][..=task.window];
+        bits.push(task.reading.model.bits_per_byte(text, &mut attention)?);
     }
     let Some(error) = attention.error else {
         return Err(Failure::Failed("demo: the model never called its attention".into()));
@@ -100,7 +96,9 @@ fn run_row(
         method: setting.method.to_owned(),
         settings: setting.words.clone(),
         density: attention.density / attention.calls as f64,
-        bits_per_byte: bits / task.windows as f64,
+        bits_per_byte: bits.iter().sum::<f64>() / task.windows as f64,
+        windows: bits,
+        asked: setting.asked,
         error: error.error,
         error_bound: error.bound,
         work: attention.counted.then(|| macs as f64 / base.max(1) as f64),

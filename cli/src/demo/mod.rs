@@ -3,15 +3,20 @@
 mod kernel_attention;
 mod measure;
 mod planner;
+mod reading;
 pub mod results;
 mod selection;
-mod settings;
+pub mod settings;
 mod summary;
 
-use crate::failure::{Failure, Result, request};
-use crate::model::{Files, Model};
+use crate::failure::{Failure, Result};
+use crate::gates::Gates;
 use crate::{files, report, terminal};
 use lacuna::Device;
+pub use measure::{Task, measure};
+pub use reading::{Options, Reading};
+use results::{Family, Results};
+use settings::Setting;
 use std::path::PathBuf;
 
 /// How far the dense run may be from the bits per byte that the model's definition states.
@@ -23,15 +28,8 @@ const STATED_TOLERANCE: f64 = 0.005;
 /// setting; everything else by candle on the CPU.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Text to read instead of the built-in one
-    #[arg(long, value_name = "FILE")]
-    text: Option<PathBuf>,
-    /// A directory with config.json, model.safetensors and valid.txt of the same architecture, instead of the built-in
-    #[arg(long, value_name = "DIR")]
-    model: Option<PathBuf>,
-    /// Trained gates for the SeerAttention rows (not built yet)
-    #[arg(long, value_name = "FILE")]
-    gates: Option<PathBuf>,
+    #[command(flatten)]
+    reading: reading::Options,
     /// Bytes that the model reads at once
     #[arg(long, default_value_t = 2048)]
     window: usize,
@@ -40,59 +38,32 @@ pub struct Args {
     windows: usize,
     /// Run only these families of rows, and dense
     #[arg(long, value_delimiter = ',', value_name = "FAMILY,...")]
-    only: Vec<results::Family>,
+    only: Vec<Family>,
     /// Also write the table as JSON
     #[arg(long, value_name = "OUT.json")]
     json: Option<PathBuf>,
     /// Where to write the report
     #[arg(long, value_name = "FILE.html", default_value = "lacuna-report.html")]
     report: PathBuf,
-    /// auto, simt or cuda:N
-    #[arg(long, default_value = "auto")]
-    device: String,
 }
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
-    if args.gates.is_some() {
-        return request!("--gates: method seer is not built yet");
-    }
     files::check_writable(&args.report)?;
     args.json.as_deref().map_or(Ok(()), files::check_writable)?;
-    let files = args.model.as_deref().map_or_else(|| Ok(Files::built_in()), Files::open)?;
-    let model = Model::load(&files)?;
-    let text = match &args.text {
-        Some(path) => files::read_regular(path).map_err(|e| Failure::Request(format!("{}: {e}", path.display())))?,
-        None => files.text,
-    };
-    let longest = model.config().max_position_embeddings;
-    if !(2..=longest).contains(&args.window) {
-        return request!("--window must be in 2..={longest}, what the model was trained for, got {}", args.window);
-    }
-    let needed = args.windows.checked_mul(args.window).and_then(|n| n.checked_add(1));
-    if args.windows == 0 || needed.is_none_or(|needed| needed > text.len()) {
-        return request!(
-            "--windows must be in 1..={} for windows of {} bytes of a text of {}, got {}",
-            text.len().saturating_sub(1) / args.window,
-            args.window,
-            text.len(),
-            args.windows
-        );
-    }
-    let built_in = args.model.is_none() && args.text.is_none();
-    let task = measure::Task {
-        model: &model,
-        text: &text,
-        text_name: args.text.as_ref().map_or_else(
-            || "valid.txt: Python of the CPython 3.11 standard library that the model has not seen".to_owned(),
-            |path| path.display().to_string(),
-        ),
+    let reading = Reading::open(&args.reading, args.window, args.windows)?;
+    let gates = Gates::open(args.reading.gates.as_deref(), reading.model.config())?;
+    let wanted = |family| family == Family::Dense || args.only.is_empty() || args.only.contains(&family);
+    let settings: Vec<Setting> = settings::demo(&gates).into_iter().filter(|row| wanted(row.family)).collect();
+    let built_in = args.reading.model.is_none() && args.reading.text.is_none();
+    let task = Task {
+        reading: &reading,
         window: args.window,
         windows: args.windows,
-        only: &args.only,
+        settings: &settings,
         stated_bits_per_byte: if built_in { stated(args.window, args.windows) } else { None },
     };
-    let results = measure::measure(&task, &Device::parse(&args.device)?)?;
+    let results = measure(&task, &Device::parse(&args.reading.device)?)?;
     terminal::print(&summary::text(&results));
     files::write_report(&args.report, &report::render(&results)?)?;
     if let Some(path) = &args.json {
@@ -116,13 +87,18 @@ fn stated(window: usize, windows: usize) -> Option<f64> {
 }
 
 /// The demo is a check as well: of the whole model by what is stated, of each plan by the reference.
-fn verdict(results: &results::Results) -> Result<()> {
+fn verdict(results: &Results) -> Result<()> {
     let dense = results.rows[0].bits_per_byte;
     if let Some(stated) = results.stated_bits_per_byte
         && (dense - stated).abs() > STATED_TOLERANCE
     {
         return Err(Failure::Failed(format!("dense attention gives {dense:.4} bits per byte, not {stated} as stated")));
     }
+    check_errors(results)
+}
+
+/// Fails if a kernel is further from the reference than it may be.
+pub fn check_errors(results: &Results) -> Result<()> {
     match results.rows.iter().find(|row| !row.within_bound()) {
         Some(row) => Err(Failure::Failed(format!(
             "{} ({}) is {:.1e} away from the reference, allowed are {:.1e}",

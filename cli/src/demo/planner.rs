@@ -2,8 +2,10 @@
 
 use super::selection::{best_blocks, blocks_for_density, pooled_scores, random_scores};
 use crate::failure::Result;
-use crate::model::{Heads, block_maps};
-use lacuna::{AttentionShape, BlockFormula, BlockPlan, BlockSize, S2Config, Stream};
+use crate::gates::{GateInputs, Gates};
+use crate::model::{Heads, block_maps, rounded};
+use lacuna::{AttentionShape, BlockFormula, BlockPlan, BlockSize, S2Config, Stream, bf16};
+use std::rc::Rc;
 
 /// A way to pick blocks.
 pub enum Planner {
@@ -11,12 +13,21 @@ pub enum Planner {
     Dense,
     /// S2-Attention.
     S2(S2Config),
-    /// The newest blocks of 64 and the first ones.
+    /// The blocks that a trained gate picks; it reads q and k before their rotation.
+    Seer {
+        /// One a layer.
+        gates: Rc<Gates>,
+        /// Part of the causal pairs to keep.
+        density: f64,
+    },
+    /// The newest blocks and the first ones.
     Window {
         /// Newest blocks, the diagonal one counted.
         blocks: usize,
         /// First blocks.
         sinks: usize,
+        /// Queries and keys of a block.
+        block: usize,
     },
     /// For each row the blocks with the largest probability in the true attention map.
     Oracle {
@@ -49,6 +60,15 @@ pub enum Selection {
     Formula,
     /// `[1, heads, blocks, blocks]` and the block size.
     Mask([usize; 4], Vec<u8>, usize),
+    /// What the gate of a layer reads; it decides on the device.
+    Gate {
+        /// Index of the layer.
+        layer: usize,
+        /// `[q_heads, n, head_dim]` before the rotary embedding.
+        q: Vec<bf16>,
+        /// `[kv_heads, n, head_dim]` likewise.
+        k: Vec<bf16>,
+    },
 }
 
 impl Planner {
@@ -63,6 +83,9 @@ impl Planner {
         };
         Ok(match *self {
             Self::Dense | Self::S2(_) | Self::Window { .. } => Selection::Formula,
+            Self::Seer { .. } => {
+                Selection::Gate { layer: heads.layer, q: rounded(heads.gate_q)?, k: rounded(heads.gate_k)? }
+            }
             Self::Oracle { block, density } => marks(block, density, block_maps(heads, block)?),
             Self::Pooled { block, density } => marks(block, density, pooled_scores(heads, block)?),
             Self::Random { block, density, seed } => {
@@ -76,13 +99,16 @@ impl Planner {
     pub fn plan(&self, selection: &Selection, stream: &Stream, shape: &AttentionShape) -> Result<BlockPlan> {
         Ok(match (self, selection) {
             (Self::S2(config), _) => config.plan(shape)?,
-            (&Self::Window { blocks, sinks }, _) => {
-                BlockPlan::formula(BlockFormula::local(blocks, sinks), BlockSize::square(64), 1, true)?
+            (&Self::Window { blocks, sinks, block }, _) => {
+                BlockPlan::formula(BlockFormula::local(blocks, sinks), BlockSize::square(block), 1, true)?
+            }
+            (Self::Seer { gates, density }, Selection::Gate { layer, q, k }) => {
+                gates.plan(*layer, *density, stream, shape, &GateInputs { q, k })?
             }
             (_, Selection::Mask(dims, data, block)) => {
                 BlockPlan::from_mask(stream, shape, *block, *block, *dims, data)?
             }
-            (_, Selection::Formula) => BlockPlan::dense(),
+            (_, Selection::Formula | Selection::Gate { .. }) => BlockPlan::dense(),
         })
     }
 }

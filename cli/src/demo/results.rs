@@ -4,7 +4,7 @@ use serde::Serialize;
 use std::ops::Range;
 
 /// A whole run.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Results {
     /// Version of the tool.
     pub version: &'static str,
@@ -43,6 +43,10 @@ pub enum Family {
     Oracle,
     /// S2-Attention.
     S2,
+    /// SeerAttention: blocks that a trained gate picks.
+    Seer,
+    /// Blocks by the product of their mean query and mean key: a gate without training.
+    Pooled,
     /// Sliding window, with or without sinks.
     Window,
     /// Blocks drawn at random.
@@ -51,7 +55,8 @@ pub enum Family {
 
 impl Family {
     /// All, in the order of a legend.
-    pub const ALL: [Self; 5] = [Self::Dense, Self::Oracle, Self::S2, Self::Window, Self::Random];
+    pub const ALL: [Self; 7] =
+        [Self::Dense, Self::Oracle, Self::S2, Self::Seer, Self::Pooled, Self::Window, Self::Random];
 
     /// Name for people.
     pub fn name(self) -> &'static str {
@@ -59,6 +64,8 @@ impl Family {
             Self::Dense => "dense",
             Self::Oracle => "oracle",
             Self::S2 => "S2",
+            Self::Seer => "seer",
+            Self::Pooled => "pooled",
             Self::Window => "window",
             Self::Random => "random",
         }
@@ -76,8 +83,12 @@ pub struct Row {
     pub settings: String,
     /// Visited pairs over causal pairs, mean over layers.
     pub density: f64,
+    /// Density that was asked for by the published rule, where one was.
+    pub asked: Option<f64>,
     /// Mean over all windows.
     pub bits_per_byte: f64,
+    /// Bits per byte of each window.
+    pub windows: Vec<f64>,
     /// ‖out − ref‖ / ‖ref‖ against the f64 reference under the same mask.
     pub error: f64,
     /// What `error` may be: twice the error of the ideal algorithm in the compute type.

@@ -145,8 +145,8 @@ fn prefixes(tensors: &SafeTensors<'_>) -> Vec<String> {
 pub fn sizes(file: &TensorFile) -> Result<Sizes> {
     let tensors = file.tensors()?;
     let prefixes = prefixes(&tensors);
-    let (_, [windows, q_heads, window, head_dim]) = file.float_tensor(&tensors, &format!("{}q", prefixes[0]))?;
-    let (_, [_, kv_heads, ..]) = file.float_tensor(&tensors, &format!("{}k", prefixes[0]))?;
+    let (_, [windows, q_heads, window, head_dim]) = file.float_tensor::<4>(&tensors, &format!("{}q", prefixes[0]))?;
+    let (_, [_, kv_heads, ..]) = file.float_tensor::<4>(&tensors, &format!("{}k", prefixes[0]))?;
     if [windows, q_heads, window, head_dim, kv_heads].contains(&0) || !q_heads.is_multiple_of(kv_heads) {
         return Err(file.error(format_args!(
             "tensors q {:?} and k with {kv_heads} heads: expected no size of 0 and whole groups of query heads",
@@ -156,7 +156,7 @@ pub fn sizes(file: &TensorFile) -> Result<Sizes> {
     for prefix in &prefixes {
         for (name, heads) in CAPTURED.into_iter().zip([q_heads, kv_heads, q_heads, kv_heads]) {
             let name = format!("{prefix}{name}");
-            let (_, dims) = file.float_tensor(&tensors, &name)?;
+            let (_, dims) = file.float_tensor::<4>(&tensors, &name)?;
             let expected = [windows, heads, window, head_dim];
             if dims != expected {
                 return Err(file.error(format_args!("tensor `{name}` must be {expected:?}, got {dims:?}")));

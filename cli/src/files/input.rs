@@ -25,6 +25,18 @@ impl TensorFile {
         Ok(file)
     }
 
+    /// The same for bytes that are in memory already; `name` stands in messages.
+    pub fn from_bytes(name: &Path, bytes: Vec<u8>) -> Result<Self> {
+        let file = Self { path: name.to_owned(), bytes };
+        file.tensors()?;
+        Ok(file)
+    }
+
+    /// The name of the file.
+    pub fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
     /// A failure that names the file.
     pub fn error(&self, message: impl std::fmt::Display) -> Failure {
         Failure::Request(format!("{}: {message}", self.path.display()))
@@ -46,9 +58,9 @@ impl TensorFile {
         &self.bytes
     }
 
-    /// A tensor of four dimensions with their sizes.
-    fn tensor4<'a>(&self, tensors: &SafeTensors<'a>, name: &str) -> Result<(TensorView<'a>, [usize; 4])> {
-        let Ok(view) = tensors.tensor(name) else {
+    /// A tensor by its name; a failure lists what the file holds.
+    fn tensor<'a>(&self, tensors: &SafeTensors<'a>, name: &str) -> Result<TensorView<'a>> {
+        tensors.tensor(name).map_err(|_| {
             let mut names = tensors.names();
             names.sort_unstable();
             let more = names.len().saturating_sub(NAMED);
@@ -58,27 +70,50 @@ impl TensorFile {
             } else if more > 0 {
                 held += &format!(" and {more} more");
             }
-            return Err(self.error(format_args!("tensor `{name}` is missing; the file holds {held}")));
-        };
-        let Ok(dims) = <[usize; 4]>::try_from(view.shape()) else {
-            return Err(self.error(format_args!("tensor `{name}` must have 4 dimensions, got {:?}", view.shape())));
-        };
-        Ok((view, dims))
+            self.error(format_args!("tensor `{name}` is missing; the file holds {held}"))
+        })
     }
 
-    /// A tensor of one of the float types of the contract with its four sizes.
-    pub fn float_tensor<'a>(&self, tensors: &SafeTensors<'a>, name: &str) -> Result<(TensorView<'a>, [usize; 4])> {
-        let (view, dims) = self.tensor4(tensors, name)?;
+    /// The sizes of a tensor that must have `N` of them.
+    fn dims<const N: usize>(&self, view: &TensorView<'_>, name: &str) -> Result<[usize; N]> {
+        <[usize; N]>::try_from(view.shape())
+            .map_err(|_| self.error(format_args!("tensor `{name}` must have {N} dimensions, got {:?}", view.shape())))
+    }
+
+    /// A tensor of one of the float types of the contract with its `N` sizes.
+    pub fn float_tensor<'a, const N: usize>(
+        &self,
+        tensors: &SafeTensors<'a>,
+        name: &str,
+    ) -> Result<(TensorView<'a>, [usize; N])> {
+        let view = self.tensor(tensors, name)?;
+        let dims = self.dims(&view, name)?;
         match view.dtype() {
             Dtype::F16 | Dtype::BF16 | Dtype::F32 => Ok((view, dims)),
             other => Err(self.error(format_args!("tensor `{name}` must be F16, BF16 or F32, got {other:?}"))),
         }
     }
 
+    /// A float tensor that must have these sizes; `meaning` says what they are.
+    pub fn float_tensor_of<'a, const N: usize>(
+        &self,
+        tensors: &SafeTensors<'a>,
+        name: &str,
+        expected: [usize; N],
+        meaning: &str,
+    ) -> Result<TensorView<'a>> {
+        let (view, dims) = self.float_tensor(tensors, name)?;
+        if dims != expected {
+            return Err(self.error(format_args!("tensor `{name}` must be {expected:?} ({meaning}), got {dims:?}")));
+        }
+        Ok(view)
+    }
+
     /// The tensor `block_mask` as 0s and 1s with its sizes, which must fit the shape.
     pub fn block_mask(&self, shape: &AttentionShape, block_q: usize, block_k: usize) -> Result<([usize; 4], Vec<u8>)> {
         let tensors = self.tensors()?;
-        let (view, dims) = self.tensor4(&tensors, "block_mask")?;
+        let view = self.tensor(&tensors, "block_mask")?;
+        let dims: [usize; 4] = self.dims(&view, "block_mask")?;
         if view.dtype() != Dtype::U8 {
             let got = view.dtype();
             return Err(self.error(format_args!("tensor `block_mask` must be U8, 0 or 1 for each block, got {got:?}")));

@@ -1,6 +1,7 @@
 //! Writing the output: a whole file or none.
 
 use crate::failure::{Failure, Result, request};
+use lacuna::BlockMask;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -88,6 +89,13 @@ impl Contents {
     /// Adds a u8 tensor.
     pub fn add_u8(&mut self, name: impl Into<String>, dims: &[usize], values: Vec<u8>) {
         self.tensors.push((name.into(), "U8", dims.to_vec(), values));
+    }
+
+    /// Adds a plan's blocks; a pattern that all `batch` sequences share is written once for each of them.
+    pub fn add_blocks(&mut self, blocks: &BlockMask, batch: usize) {
+        let copies = if blocks.batch == batch { 1 } else { batch };
+        let dims = [batch, blocks.heads, blocks.q_blocks, blocks.kv_blocks];
+        self.add_u8("block_mask", &dims, blocks.data.repeat(copies));
     }
 
     /// Adds a line of `__metadata__`.

@@ -9,11 +9,12 @@ mod exact;
 mod weights;
 
 pub use attention::{Attention, Heads};
-pub use exact::{Exact, block_maps, masked_attention};
+pub use exact::{Exact, block_maps};
 pub use weights::{Config, Files};
 
 use crate::failure::{Failure, Result};
 use candle_core::{D, Tensor};
+use lacuna::bf16;
 use weights::{Block, Weights};
 
 /// The model, ready to run.
@@ -126,4 +127,9 @@ fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
     let low = (a.broadcast_mul(cos)? - b.broadcast_mul(sin)?)?;
     let high = (b.broadcast_mul(cos)? + a.broadcast_mul(sin)?)?;
     Ok(Tensor::cat(&[low, high], 2)?)
+}
+
+/// A tensor of the model as the kernels read it.
+pub fn rounded(x: &Tensor) -> Result<Vec<bf16>> {
+    Ok(x.flatten_all()?.to_vec1::<f32>()?.into_iter().map(bf16::from_f32).collect())
 }

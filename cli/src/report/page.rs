@@ -136,6 +136,8 @@ fn describe(family: Family) -> &'static str {
         Family::Dense => "dense: every key",
         Family::Oracle => "oracle: the best blocks of the true attention map",
         Family::S2 => "S2: local and strided blocks",
+        Family::Seer => "seer: blocks that a trained gate picks",
+        Family::Pooled => "pooled: the best products of mean queries and mean keys, untrained",
         Family::Window => "window: the newest blocks",
         Family::Random => "random blocks",
     }

@@ -2,8 +2,8 @@
 
 mod drawing;
 
-use crate::attend::{forward_options, s2_blocks, s2_config};
-use crate::config::{self, ComputeType, Method, MethodKeys};
+use crate::attend::{method_options, s2_blocks, s2_config};
+use crate::config::{self, ComputeType, Method, MethodKeys, PatternKeys};
 use crate::demo::results::BlockPicture;
 use crate::failure::{Result, request};
 use crate::files::{TensorFile, check_writable, write_report};
@@ -65,7 +65,7 @@ pub fn run(args: &Args) -> Result<()> {
         },
     };
     shape.validate()?;
-    let mask = forward_options(&keys).mask;
+    let mask = method_options(keys.options()).mask;
     mask.validate(&shape)?;
     let blocks_at_most =
         shape.q_len.div_ceil(16).saturating_mul(shape.kv_len.div_ceil(16)).saturating_mul(shape.q_heads);
@@ -91,17 +91,20 @@ pub fn run(args: &Args) -> Result<()> {
 /// The blocks that the plan attends.
 fn blocks(args: &Args, keys: &MethodKeys, shape: &AttentionShape, mask: &Mask) -> Result<BlockMask> {
     Ok(match (keys, &args.input) {
-        (MethodKeys::S2(keys), None) => s2_blocks(&s2_config(keys), shape, mask)?,
-        (MethodKeys::Dense(_), None) => {
+        (MethodKeys::Seer(_), _) => {
+            return request!("show: method seer picks blocks by looking at q and k; `lacuna attend` returns them");
+        }
+        (MethodKeys::Pattern(PatternKeys::S2(keys)), None) => s2_blocks(&s2_config(keys), shape, mask)?,
+        (MethodKeys::Pattern(PatternKeys::Dense(_)), None) => {
             // Causal formulas count query blocks in absolute positions.
             BlockMask::from_formula(shape, mask, &BlockFormula::dense(), 1, 64, 64, mask.causal)?
         }
-        (MethodKeys::Blocks(keys), Some(path)) => {
+        (MethodKeys::Pattern(PatternKeys::Blocks(keys)), Some(path)) => {
             let file = TensorFile::open(path)?;
             let (dims, data) = file.block_mask(shape, keys.block_q, keys.block_k)?;
             BlockMask::from_data(shape, keys.block_q, keys.block_k, dims[0], dims[1], false, data)?
         }
-        (MethodKeys::Blocks(_), None) => {
+        (MethodKeys::Pattern(PatternKeys::Blocks(_)), None) => {
             return request!("show: method blocks needs --input with the tensor block_mask");
         }
         (MethodKeys::Hyper(_), _) => {

@@ -1,6 +1,8 @@
 //! Runs the binary on files in a folder of its own.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub mod gate;
+
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use std::collections::HashMap;
 use std::path::PathBuf;

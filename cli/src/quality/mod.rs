@@ -1,0 +1,75 @@
+//! `lacuna quality`: does learning pay? A trained gate against what needs no training, at the same densities.
+
+mod plot;
+mod summary;
+mod verdict;
+
+use crate::demo::results::Results;
+use crate::demo::{Options, Reading, Task, check_errors, measure, settings};
+use crate::failure::{Failure, Result};
+use crate::gates::Gates;
+use crate::{files, report, terminal};
+use lacuna::Device;
+use std::path::PathBuf;
+use verdict::Verdict;
+
+/// Compare a trained gate with mean-pooled scores, a local window, the oracle and random blocks on a text.
+///
+/// Every row of a mask keeps as many blocks as SeerAttention's rule gives for a density of 50, 30, 20 and 10 %, in all
+/// layers and heads, its own block always among them. The attention of the model is computed by lacuna's kernels.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    reading: Options,
+    /// Bytes that the model reads at once
+    #[arg(long, default_value_t = 4096)]
+    window: usize,
+    /// Windows to average over
+    #[arg(long, default_value_t = 8)]
+    windows: usize,
+    /// Also write table and verdicts as JSON
+    #[arg(long, value_name = "OUT.json")]
+    json: Option<PathBuf>,
+    /// Also write the plot of density against bits per byte
+    #[arg(long, value_name = "OUT.svg")]
+    plot: Option<PathBuf>,
+    /// Also write the demo's report for these rows
+    #[arg(long, value_name = "OUT.html")]
+    report: Option<PathBuf>,
+}
+
+/// The JSON: the demo's, and what follows from it.
+#[derive(serde::Serialize)]
+struct Quality<'a> {
+    #[serde(flatten)]
+    results: &'a Results,
+    gates: &'a str,
+    verdicts: &'a [Verdict],
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<()> {
+    for path in [&args.json, &args.plot, &args.report].into_iter().flatten() {
+        files::check_writable(path)?;
+    }
+    let reading = Reading::open(&args.reading, args.window, args.windows)?;
+    let gates = Gates::open(args.reading.gates.as_deref(), reading.model.config())?;
+    let settings = settings::quality(&gates, args.window);
+    let (window, windows) = (args.window, args.windows);
+    let task = Task { reading: &reading, window, windows, settings: &settings, stated_bits_per_byte: None };
+    let results = measure(&task, &Device::parse(&args.reading.device)?)?;
+    let verdicts = verdict::verdicts(&results);
+    terminal::print(&summary::text(&results, &gates.name, &verdicts));
+    if let Some(path) = &args.json {
+        let quality = Quality { results: &results, gates: &gates.name, verdicts: &verdicts };
+        let json = serde_json::to_string_pretty(&quality).map_err(|e| Failure::Failed(format!("json: {e}")))?;
+        files::write_report(path, &json)?;
+    }
+    if let Some(path) = &args.plot {
+        files::write_report(path, &plot::density_against_quality(&results)?)?;
+    }
+    if let Some(path) = &args.report {
+        files::write_report(path, &report::render(&results)?)?;
+    }
+    check_errors(&results)
+}

@@ -1,0 +1,106 @@
+//! What the quality table says about the gate.
+
+use crate::demo::results::{Family, Results, Row};
+use crate::demo::settings::DENSITIES;
+
+/// A question with its answer.
+#[derive(Debug, serde::Serialize)]
+pub struct Verdict {
+    /// Density that was asked for.
+    pub density: f64,
+    /// What was asked of the gate.
+    pub question: &'static str,
+    /// The figures, in words.
+    pub figures: String,
+    /// The answer.
+    pub passed: bool,
+}
+
+/// All questions, those about high densities first.
+pub fn verdicts(results: &Results) -> Vec<Verdict> {
+    DENSITIES.iter().filter_map(|&density| at(results, density)).flatten().collect()
+}
+
+fn at(results: &Results, density: f64) -> Option<Vec<Verdict>> {
+    let row = |family| results.rows.iter().find(|row| row.family == family && row.asked == Some(density));
+    let (gate, pooled, window, oracle) =
+        (row(Family::Seer)?, row(Family::Pooled)?, row(Family::Window)?, row(Family::Oracle)?);
+    let untrained = if pooled.bits_per_byte <= window.bits_per_byte { pooled } else { window };
+    let difference = gate.bits_per_byte - untrained.bits_per_byte;
+    let noise = 2.0 * standard_error(gate, untrained);
+    let verdict = |question, figures, passed| Verdict { density, question, figures, passed };
+    let against = format!(
+        "{:.4} against {:.4} (pooled) and {:.4} (window)",
+        gate.bits_per_byte, pooled.bits_per_byte, window.bits_per_byte
+    );
+    if density > 0.25 {
+        let figures = format!("{against}; to the better one {difference:+.4}, noise {noise:.4}");
+        return Some(vec![verdict("no worse than pooling and window, beyond noise", figures, difference <= noise)]);
+    }
+    let mut verdicts = vec![verdict("better than pooling and window", against, difference < 0.0)];
+    if density < 0.15 {
+        let gap = untrained.bits_per_byte - oracle.bits_per_byte;
+        let closed = -difference / gap;
+        let figures = format!("{:.0} % of {gap:.4} bits per byte", 100.0 * closed);
+        verdicts.push(verdict(
+            "closes half of the gap between the better of them and the oracle",
+            figures,
+            gap > 0.0 && closed >= 0.5,
+        ));
+    }
+    Some(verdicts)
+}
+
+/// Of the mean difference of two rows over the same windows; 0 for a single window.
+fn standard_error(a: &Row, b: &Row) -> f64 {
+    let differences: Vec<f64> = a.windows.iter().zip(&b.windows).map(|(a, b)| a - b).collect();
+    let n = differences.len() as f64;
+    if n < 2.0 {
+        return 0.0;
+    }
+    let mean = differences.iter().sum::<f64>() / n;
+    (differences.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / (n - 1.0) / n).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(family: Family, density: f64, windows: &[f64]) -> Row {
+        Row {
+            family,
+            method: String::new(),
+            settings: String::new(),
+            density,
+            asked: Some(density),
+            bits_per_byte: windows.iter().sum::<f64>() / windows.len() as f64,
+            windows: windows.to_vec(),
+            error: 0.0,
+            error_bound: 0.0,
+            work: None,
+            seconds: 0.0,
+            masks: Vec::new(),
+        }
+    }
+
+    /// pooled, window, oracle and gate of two windows; the answers.
+    fn answers(density: f64, bits: [[f64; 2]; 4]) -> Vec<bool> {
+        let families = [Family::Pooled, Family::Window, Family::Oracle, Family::Seer];
+        let rows = families.into_iter().zip(&bits).map(|(family, bits)| row(family, density, bits)).collect();
+        let results = Results { rows, ..Results::default() };
+        verdicts(&results).iter().map(|verdict| verdict.passed).collect()
+    }
+
+    #[test]
+    fn questions_have_both_answers() {
+        let (pooled, window, oracle) = ([1.4, 1.4], [1.5, 1.3], [1.2, 1.2]);
+        assert_eq!(answers(0.1, [pooled, window, oracle, [1.3, 1.3]]), [true, true]);
+        assert_eq!(answers(0.1, [pooled, window, oracle, [1.35, 1.35]]), [true, false]);
+        assert_eq!(answers(0.1, [pooled, window, oracle, [1.5, 1.5]]), [false, false]);
+        assert_eq!(answers(0.2, [pooled, window, oracle, [1.399, 1.399]]), [true]);
+        assert_eq!(answers(0.2, [pooled, window, oracle, [1.4, 1.4]]), [false]);
+        // Worse by 0.01 on average: within the noise of ±0.1, outside of that of ±0.001.
+        assert_eq!(answers(0.5, [pooled, window, oracle, [1.31, 1.51]]), [true]);
+        assert_eq!(answers(0.5, [pooled, window, oracle, [1.409, 1.411]]), [false]);
+    }
+}
