@@ -66,7 +66,7 @@ file_sizes() {
     [[ -e $folder ]] && folders+=("$folder")
   done
   large=$(find "${folders[@]}" -type f \
-    \( -name '*.rs' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h' -o -name '*.cpp' -o -name '*.sh' \) \
+    \( -name '*.rs' -o -name '*.py' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h' -o -name '*.cpp' -o -name '*.sh' \) \
     -size +30720c ! -path src/kernels/bindings.rs -printf '%s %p\n')
   if [[ -n $large ]]; then
     printf 'larger than 30 KB:\n%s\n' "$large"
@@ -112,7 +112,23 @@ facts() {
   target/ci/facts
 }
 
+# The comparison with other kernels as it travels in the bundle: its self test, and what the library exports and needs.
+peers() {
+  local library=gpu-bundle/liblacuna_cuda.so exported
+  exported=$(nm -D --defined-only "$library" | awk '{ print $3 }')
+  if [[ $exported != lacuna_peer_kernels ]]; then
+    printf 'the library exports:\n%s\n' "$exported"
+    return 1
+  fi
+  ldd "$library"
+  if ldd "$library" | grep -E 'libcuda\.|libcudart|libstdc'; then
+    echo "the library needs more than the C library"
+    return 1
+  fi
+  PYTHONDONTWRITEBYTECODE=1 python3 gpu-bundle/peers/selftest.py
+}
+
 case ${1:-} in
-  facts | gpu_bundle | bindings | no_compiler | features | machine_code | starts_without_driver | file_sizes | package) "$1" ;;
+  bindings | facts | features | file_sizes | gpu_bundle | machine_code | no_compiler | package | peers | starts_without_driver) "$1" ;;
   *) echo "no such check: ${1:-}" >&2; exit 2 ;;
 esac

@@ -205,6 +205,9 @@ typedef struct lacuna_gate_span {
   int32_t start;          // position of token 0
   const int32_t* starts;  // [batch] position of token 0 of each sequence (negative: 0), or null: start for all
   const int32_t* lens;    // [batch] tokens of each sequence, cut to [0, len], or null: len for all
+  const int32_t* ends;    // [batch] position behind the last of len tokens, in place of starts, or null. Where it is
+                          // below len, the first tokens would stand before position 0: they are not there, nor are
+                          // their rows; the others keep their numbers
 } lacuna_gate_span;
 
 // features = the pools of each block over the tokens of the call that lie in it: maximum, minimum, average, those that

@@ -44,7 +44,7 @@ pub use attention::{ForwardOptions, KernelFamily, KernelInfo, PagedKv};
 pub use device::{Buffer, Counters, Device, SimtAsync, SimtConfig, SimtGuard, SimtPolicy, Stream};
 pub use error::{Error, Result};
 pub use half::{bf16, f16};
-pub use methods::{S2Config, S2Variant};
+pub use methods::{S2Config, S2Variant, seer};
 pub use plan::{BlockFormula, BlockMask, BlockPlan, BlockSize, ListRows};
 pub use schedule::Schedule;
 pub use shape::{AttentionShape, DType, Mask};

@@ -3,6 +3,7 @@
 
 #include "ptx/machine.h"
 #if LACUNA_SIMT
+#include "simt/widen.h"
 #include <string.h>
 #endif
 
@@ -42,6 +43,12 @@ inline uint16_t round_bits(float value, Half) {
   return static_cast<uint16_t>(sign | ((rounded - 0x38000000u) >> 13));
 }
 
+#else
+
+__device__ __forceinline__ uint32_t float_bits(float value) { return __float_as_uint(value); }
+
+__device__ __forceinline__ float bits_float(uint32_t bits) { return __uint_as_float(bits); }
+
 #endif
 
 // One value.
@@ -55,6 +62,22 @@ __device__ __forceinline__ T from_float(float value) {
     asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(result.bits) : "f"(value));
   } else {
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(result.bits) : "f"(value));
+  }
+  return result;
+#endif
+}
+
+// The same value.
+template <class T>
+__device__ __forceinline__ float to_float(T value) {
+#if LACUNA_SIMT
+  return widen<IsBFloat16<T>::kValue>(value.bits);
+#else
+  float result;
+  if constexpr (IsBFloat16<T>::kValue) {
+    result = __uint_as_float(static_cast<uint32_t>(value.bits) << 16);
+  } else {
+    asm("cvt.f32.f16 %0, %1;" : "=f"(result) : "h"(value.bits));
   }
   return result;
 #endif

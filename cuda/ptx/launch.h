@@ -12,6 +12,7 @@
 #include <atomic>
 #include <cstdarg>
 #include <cstdio>
+#include <mutex>
 #endif
 
 namespace LACUNA_NS {
@@ -99,19 +100,24 @@ inline int32_t fill_zero(int32_t* pointer, size_t count, void* stream) {
   return set_error(LACUNA_LAUNCH_FAILED, "cudaMemsetAsync: %s", cudaGetErrorString(filled));
 }
 
-// Asks for more than 48 KB of dynamic shared memory, once per device.
+// Asks for more than 48 KB of dynamic shared memory, where no call of a device has asked for as much before.
 template <auto kKernel>
 cudaError_t allow_shared_memory(size_t smem_bytes) {
-  static std::atomic<uint64_t> allowed{0};  // bit: device ordinal
+  static std::atomic<size_t> allowed[64];  // bytes, of each device
   int device = 0;
   const cudaError_t found = cudaGetDevice(&device);
   if (found != cudaSuccess) return found;
-  const uint64_t bit = device < 64 ? uint64_t{1} << device : 0;
-  if ((allowed.load(std::memory_order_acquire) & bit) != 0) return cudaSuccess;
+  size_t known = device < 64 ? allowed[device].load(std::memory_order_acquire) : 0;
+  if (known >= smem_bytes) return cudaSuccess;
+  // The larger of two calls at the same time must come last, whoever does.
+  static std::mutex turn;
+  const std::lock_guard<std::mutex> mine(turn);
+  known = device < 64 ? allowed[device].load(std::memory_order_relaxed) : 0;
+  if (known >= smem_bytes) return cudaSuccess;
   const cudaError_t set =
       cudaFuncSetAttribute(reinterpret_cast<const void*>(kKernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
                            static_cast<int>(smem_bytes));
-  if (set == cudaSuccess) allowed.fetch_or(bit, std::memory_order_release);
+  if (set == cudaSuccess && device < 64) allowed[device].store(smem_bytes, std::memory_order_release);
   return set;
 }
 

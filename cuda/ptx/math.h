@@ -73,6 +73,15 @@ __device__ __forceinline__ float rcp(float x) {
 #endif
 }
 
+// The square root, correctly rounded.
+__device__ __forceinline__ float square_root(float x) {
+#if LACUNA_SIMT
+  return __builtin_sqrtf(x);
+#else
+  return __fsqrt_rn(x);
+#endif
+}
+
 // tanh(x), relative error below 4e-7 everywhere: near zero 1 - 2 / (1 + e^2x) would cancel, so a Taylor series serves
 // there (tanh.approx has an error of 2^-11, too much for a logit).
 __device__ __forceinline__ float tanh_exact(float x) {

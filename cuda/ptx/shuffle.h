@@ -56,6 +56,28 @@ __device__ __forceinline__ int32_t warp_min(int32_t value, int line = __builtin_
 #endif
 }
 
+// Sum over the full warp.
+__device__ __forceinline__ int32_t warp_add(int32_t value, int line = __builtin_LINE()) {
+#if LACUNA_SIMT
+  return warp_total(value, line);
+#else
+  (void)line;
+  return __reduce_add_sync(kFullWarp, value);
+#endif
+}
+
+// Sum over the full warp, in the order of a butterfly: x0 + x16, x8 + x24 and so on.
+__device__ __forceinline__ float warp_sum(float value, int line = __builtin_LINE()) {
+#if LACUNA_SIMT
+  return warp_float_total(value, line);
+#else
+  (void)line;
+#pragma unroll
+  for (int bit = kWarpThreads / 2; bit > 0; bit /= 2) value += __shfl_xor_sync(kFullWarp, value, bit);
+  return value;
+#endif
+}
+
 // Every lane of a quad (lanes 4g .. 4g+3) receives the maximum, elementwise; NaN is dropped as fmaxf drops it.
 template <int kCount>
 __device__ __forceinline__ void quad_max(float (&x)[kCount], int line = __builtin_LINE()) {

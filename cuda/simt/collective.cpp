@@ -105,6 +105,25 @@ void finish_minimum(Warp& warp, uint32_t, int) {
   for (int lane = 0; lane < 32; ++lane) static_cast<Exchange*>(warp.arguments[lane])->result = low;
 }
 
+void finish_total(Warp& warp, uint32_t, int) {
+  uint32_t sum = 0;  // redux.sync.add wraps
+  for (int lane = 0; lane < 32; ++lane)
+    sum += static_cast<uint32_t>(static_cast<Exchange*>(warp.arguments[lane])->value);
+  for (int lane = 0; lane < 32; ++lane) {
+    static_cast<Exchange*>(warp.arguments[lane])->result = static_cast<int32_t>(sum);
+  }
+}
+
+// The butterfly of shfl.xor with 16, 8, 4, 2, 1: addition commutes, so all lanes hold the same bits.
+void finish_float_total(Warp& warp, uint32_t, int) {
+  float sums[32];
+  for (int lane = 0; lane < 32; ++lane) sums[lane] = *static_cast<float*>(warp.arguments[lane]);
+  for (int width = 16; width > 0; width /= 2) {
+    for (int lane = 0; lane < width; ++lane) sums[lane] += sums[lane + width];
+  }
+  for (int lane = 0; lane < 32; ++lane) *static_cast<float*>(warp.arguments[lane]) = sums[0];
+}
+
 void finish_quads(Warp& warp, uint32_t, int) {
   for (int quad = 0; quad < 32; quad += 4) {
     float* x[4];
@@ -143,6 +162,17 @@ int32_t warp_minimum(int32_t value, int line) {
   Exchange exchange{value, 0, 0};
   collective("redux.min", 0xffffffffu, &exchange, finish_minimum, line);
   return exchange.result;
+}
+
+int32_t warp_total(int32_t value, int line) {
+  Exchange exchange{value, 0, 0};
+  collective("redux.add", 0xffffffffu, &exchange, finish_total, line);
+  return exchange.result;
+}
+
+float warp_float_total(float value, int line) {
+  collective("shfl (sum)", 0xffffffffu, &value, finish_float_total, line);
+  return value;
 }
 
 void warp_quad_reduce(float* values, int count, bool maximum, int line) {

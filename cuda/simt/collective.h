@@ -14,6 +14,8 @@ int32_t warp_shuffle(int32_t value, int source, int line);
 uint32_t warp_ballot(bool predicate, int line);
 bool warp_elect(int line);  // one seeded lane, the same throughout a launch
 int32_t warp_minimum(int32_t value, int line);
+int32_t warp_total(int32_t value, int line);
+float warp_float_total(float value, int line);
 void warp_quad_reduce(float* values, int count, bool maximum, int line);
 
 }  // namespace lacuna_simt

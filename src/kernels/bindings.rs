@@ -564,10 +564,14 @@ pub struct lacuna_gate_span {
     pub starts: *const i32,
     /// [batch] tokens of each sequence, cut to [0, len], or null: len for all
     pub lens: *const i32,
+    /// [batch] position behind the last of len tokens, in place of starts, or null. Where it is
+    /// below len, the first tokens would stand before position 0: they are not there, nor are
+    /// their rows; the others keep their numbers
+    pub ends: *const i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_gate_span"][::core::mem::size_of::<lacuna_gate_span>() - 32usize];
+    ["Size of lacuna_gate_span"][::core::mem::size_of::<lacuna_gate_span>() - 40usize];
     ["Alignment of lacuna_gate_span"][::core::mem::align_of::<lacuna_gate_span>() - 8usize];
     ["Offset of field: lacuna_gate_span::batch"][::core::mem::offset_of!(lacuna_gate_span, batch) - 0usize];
     ["Offset of field: lacuna_gate_span::len"][::core::mem::offset_of!(lacuna_gate_span, len) - 4usize];
@@ -575,6 +579,7 @@ const _: () = {
     ["Offset of field: lacuna_gate_span::start"][::core::mem::offset_of!(lacuna_gate_span, start) - 12usize];
     ["Offset of field: lacuna_gate_span::starts"][::core::mem::offset_of!(lacuna_gate_span, starts) - 16usize];
     ["Offset of field: lacuna_gate_span::lens"][::core::mem::offset_of!(lacuna_gate_span, lens) - 24usize];
+    ["Offset of field: lacuna_gate_span::ends"][::core::mem::offset_of!(lacuna_gate_span, ends) - 32usize];
 };
 impl Default for lacuna_gate_span {
     fn default() -> Self {
@@ -614,27 +619,27 @@ pub struct lacuna_gate_pool_params {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_gate_pool_params"][::core::mem::size_of::<lacuna_gate_pool_params>() - 104usize];
+    ["Size of lacuna_gate_pool_params"][::core::mem::size_of::<lacuna_gate_pool_params>() - 112usize];
     ["Alignment of lacuna_gate_pool_params"][::core::mem::align_of::<lacuna_gate_pool_params>() - 8usize];
     ["Offset of field: lacuna_gate_pool_params::span"][::core::mem::offset_of!(lacuna_gate_pool_params, span) - 0usize];
     ["Offset of field: lacuna_gate_pool_params::heads"]
-        [::core::mem::offset_of!(lacuna_gate_pool_params, heads) - 32usize];
-    ["Offset of field: lacuna_gate_pool_params::dim"][::core::mem::offset_of!(lacuna_gate_pool_params, dim) - 36usize];
+        [::core::mem::offset_of!(lacuna_gate_pool_params, heads) - 40usize];
+    ["Offset of field: lacuna_gate_pool_params::dim"][::core::mem::offset_of!(lacuna_gate_pool_params, dim) - 44usize];
     ["Offset of field: lacuna_gate_pool_params::dtype"]
-        [::core::mem::offset_of!(lacuna_gate_pool_params, dtype) - 40usize];
+        [::core::mem::offset_of!(lacuna_gate_pool_params, dtype) - 48usize];
     ["Offset of field: lacuna_gate_pool_params::pools"]
-        [::core::mem::offset_of!(lacuna_gate_pool_params, pools) - 44usize];
+        [::core::mem::offset_of!(lacuna_gate_pool_params, pools) - 52usize];
     ["Offset of field: lacuna_gate_pool_params::rows"]
-        [::core::mem::offset_of!(lacuna_gate_pool_params, rows) - 48usize];
+        [::core::mem::offset_of!(lacuna_gate_pool_params, rows) - 56usize];
     ["Offset of field: lacuna_gate_pool_params::reserved"]
-        [::core::mem::offset_of!(lacuna_gate_pool_params, reserved) - 52usize];
-    ["Offset of field: lacuna_gate_pool_params::x"][::core::mem::offset_of!(lacuna_gate_pool_params, x) - 56usize];
+        [::core::mem::offset_of!(lacuna_gate_pool_params, reserved) - 60usize];
+    ["Offset of field: lacuna_gate_pool_params::x"][::core::mem::offset_of!(lacuna_gate_pool_params, x) - 64usize];
     ["Offset of field: lacuna_gate_pool_params::x_stride"]
-        [::core::mem::offset_of!(lacuna_gate_pool_params, x_stride) - 64usize];
+        [::core::mem::offset_of!(lacuna_gate_pool_params, x_stride) - 72usize];
     ["Offset of field: lacuna_gate_pool_params::features"]
-        [::core::mem::offset_of!(lacuna_gate_pool_params, features) - 88usize];
+        [::core::mem::offset_of!(lacuna_gate_pool_params, features) - 96usize];
     ["Offset of field: lacuna_gate_pool_params::open"]
-        [::core::mem::offset_of!(lacuna_gate_pool_params, open) - 96usize];
+        [::core::mem::offset_of!(lacuna_gate_pool_params, open) - 104usize];
 };
 impl Default for lacuna_gate_pool_params {
     fn default() -> Self {
@@ -695,50 +700,50 @@ pub struct lacuna_gate_project_params {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_gate_project_params"][::core::mem::size_of::<lacuna_gate_project_params>() - 136usize];
+    ["Size of lacuna_gate_project_params"][::core::mem::size_of::<lacuna_gate_project_params>() - 144usize];
     ["Alignment of lacuna_gate_project_params"][::core::mem::align_of::<lacuna_gate_project_params>() - 8usize];
     ["Offset of field: lacuna_gate_project_params::span"]
         [::core::mem::offset_of!(lacuna_gate_project_params, span) - 0usize];
     ["Offset of field: lacuna_gate_project_params::in_heads"]
-        [::core::mem::offset_of!(lacuna_gate_project_params, in_heads) - 32usize];
+        [::core::mem::offset_of!(lacuna_gate_project_params, in_heads) - 40usize];
     ["Offset of field: lacuna_gate_project_params::heads"]
-        [::core::mem::offset_of!(lacuna_gate_project_params, heads) - 36usize];
+        [::core::mem::offset_of!(lacuna_gate_project_params, heads) - 44usize];
     ["Offset of field: lacuna_gate_project_params::join"]
-        [::core::mem::offset_of!(lacuna_gate_project_params, join) - 40usize];
+        [::core::mem::offset_of!(lacuna_gate_project_params, join) - 48usize];
     ["Offset of field: lacuna_gate_project_params::rows"]
-        [::core::mem::offset_of!(lacuna_gate_project_params, rows) - 44usize];
+        [::core::mem::offset_of!(lacuna_gate_project_params, rows) - 52usize];
     ["Offset of field: lacuna_gate_project_params::width"]
-        [::core::mem::offset_of!(lacuna_gate_project_params, width) - 48usize];
+        [::core::mem::offset_of!(lacuna_gate_project_params, width) - 56usize];
     ["Offset of field: lacuna_gate_project_params::gate_dim"]
-        [::core::mem::offset_of!(lacuna_gate_project_params, gate_dim) - 52usize];
+        [::core::mem::offset_of!(lacuna_gate_project_params, gate_dim) - 60usize];
     ["Offset of field: lacuna_gate_project_params::dtype"]
-        [::core::mem::offset_of!(lacuna_gate_project_params, dtype) - 56usize];
+        [::core::mem::offset_of!(lacuna_gate_project_params, dtype) - 64usize];
     ["Offset of field: lacuna_gate_project_params::rope_rows"]
-        [::core::mem::offset_of!(lacuna_gate_project_params, rope_rows) - 60usize];
+        [::core::mem::offset_of!(lacuna_gate_project_params, rope_rows) - 68usize];
     ["Offset of field: lacuna_gate_project_params::features"]
-        [::core::mem::offset_of!(lacuna_gate_project_params, features) - 64usize];
+        [::core::mem::offset_of!(lacuna_gate_project_params, features) - 72usize];
     ["Offset of field: lacuna_gate_project_params::weight"]
-        [::core::mem::offset_of!(lacuna_gate_project_params, weight) - 72usize];
+        [::core::mem::offset_of!(lacuna_gate_project_params, weight) - 80usize];
     ["Offset of field: lacuna_gate_project_params::norm"]
-        [::core::mem::offset_of!(lacuna_gate_project_params, norm) - 80usize];
+        [::core::mem::offset_of!(lacuna_gate_project_params, norm) - 88usize];
     ["Offset of field: lacuna_gate_project_params::rope"]
-        [::core::mem::offset_of!(lacuna_gate_project_params, rope) - 88usize];
+        [::core::mem::offset_of!(lacuna_gate_project_params, rope) - 96usize];
     ["Offset of field: lacuna_gate_project_params::rope_offset"]
-        [::core::mem::offset_of!(lacuna_gate_project_params, rope_offset) - 96usize];
+        [::core::mem::offset_of!(lacuna_gate_project_params, rope_offset) - 104usize];
     ["Offset of field: lacuna_gate_project_params::rope_block"]
-        [::core::mem::offset_of!(lacuna_gate_project_params, rope_block) - 104usize];
+        [::core::mem::offset_of!(lacuna_gate_project_params, rope_block) - 112usize];
     ["Offset of field: lacuna_gate_project_params::rotate_last"]
-        [::core::mem::offset_of!(lacuna_gate_project_params, rotate_last) - 108usize];
+        [::core::mem::offset_of!(lacuna_gate_project_params, rotate_last) - 116usize];
     ["Offset of field: lacuna_gate_project_params::norm_eps"]
-        [::core::mem::offset_of!(lacuna_gate_project_params, norm_eps) - 112usize];
+        [::core::mem::offset_of!(lacuna_gate_project_params, norm_eps) - 120usize];
     ["Offset of field: lacuna_gate_project_params::absolute"]
-        [::core::mem::offset_of!(lacuna_gate_project_params, absolute) - 116usize];
+        [::core::mem::offset_of!(lacuna_gate_project_params, absolute) - 124usize];
     ["Offset of field: lacuna_gate_project_params::out_rows"]
-        [::core::mem::offset_of!(lacuna_gate_project_params, out_rows) - 120usize];
+        [::core::mem::offset_of!(lacuna_gate_project_params, out_rows) - 128usize];
     ["Offset of field: lacuna_gate_project_params::reserved"]
-        [::core::mem::offset_of!(lacuna_gate_project_params, reserved) - 124usize];
+        [::core::mem::offset_of!(lacuna_gate_project_params, reserved) - 132usize];
     ["Offset of field: lacuna_gate_project_params::out"]
-        [::core::mem::offset_of!(lacuna_gate_project_params, out) - 128usize];
+        [::core::mem::offset_of!(lacuna_gate_project_params, out) - 136usize];
 };
 impl Default for lacuna_gate_project_params {
     fn default() -> Self {

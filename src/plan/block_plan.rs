@@ -6,7 +6,7 @@ use super::block_mask::BlockMask;
 use super::block_size::BlockSize;
 use super::formula::BlockFormula;
 use super::geometry::{Geometry, Rows};
-use super::lists::{ListRows, Lists, check_host_lists};
+use super::lists::{ListRows, Lists, SelectionTargets, check_host_lists};
 use crate::device::{Stream, ordered};
 use crate::error::{Error, Result};
 use crate::kernels::{bindings as abi, convert};
@@ -371,6 +371,28 @@ impl BlockPlan {
             }
         }
         Ok(geometry)
+    }
+
+    /// The memory that a selector fills; the plan must be made of lists with these rows and have memory to build them.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a formula and for lists given from outside, [`Error::Shape`] for other rows.
+    pub(crate) fn selection_targets(&mut self, shape: &AttentionShape, rows: ListRows) -> Result<SelectionTargets<'_>> {
+        let geometry = self.geometry(shape)?;
+        if (self.block, self.rows, geometry) != (rows.block, rows.rows(), rows.geometry(shape)?) {
+            return Err(Error::Shape {
+                what: "plan",
+                expected: format!("rows {rows:?}"),
+                got: format!("{:?} with {:?} rows, {:?}", self.block, self.rows, &geometry.dims()[..3]),
+            });
+        }
+        match &mut self.kind {
+            Kind::Lists { lists, .. } if lists.build.is_some() => Ok(lists.selection_targets()),
+            _ => Err(Error::Unsupported {
+                what: "selecting into this plan".into(),
+                hint: "make it with BlockPlan::with_capacity or with empty_plan of the gate".into(),
+            }),
+        }
     }
 
     pub(crate) fn check_device(&self, stream: &Stream) -> Result<()> {

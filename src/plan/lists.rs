@@ -51,6 +51,22 @@ pub(super) struct BuildMemory {
     pub(super) overflow: Tensor<i32>,
 }
 
+/// Where a selector writes; all of one stream.
+pub(crate) struct SelectionTargets<'a> {
+    /// Elements of `indices`.
+    pub(crate) capacity: i32,
+    /// `[rows + 1]`
+    pub(crate) row_offsets: *mut i32,
+    /// `[capacity]`
+    pub(crate) indices: *mut i32,
+    /// `[rows]`
+    pub(crate) counts: *mut i32,
+    /// `[1]`
+    pub(crate) overflow: *mut i32,
+    /// That the memory belongs to.
+    pub(crate) stream: &'a Stream,
+}
+
 impl Lists {
     /// Empty lists with room for `capacity` blocks.
     pub(super) fn with_capacity(stream: &Stream, rows: usize, capacity: usize) -> Result<Self> {
@@ -63,6 +79,23 @@ impl Lists {
                 overflow: Tensor::zeros(stream, [1, 1, 1, 1])?,
             }),
         })
+    }
+
+    /// The memory of the lists and of their building.
+    pub(super) fn selection_targets(&mut self) -> SelectionTargets<'_> {
+        let pointer = |tensor: &mut Tensor<i32>| tensor.view_mut().as_mut_ptr();
+        let build = self.build.as_mut();
+        let (counts, overflow) = build.map_or((std::ptr::null_mut(), std::ptr::null_mut()), |build| {
+            (pointer(&mut build.counts), pointer(&mut build.overflow))
+        });
+        SelectionTargets {
+            capacity: self.indices.layout().len() as i32,
+            row_offsets: pointer(&mut self.offsets),
+            indices: pointer(&mut self.indices),
+            counts,
+            overflow,
+            stream: self.offsets.stream(),
+        }
     }
 
     pub(super) fn capacity(&self) -> usize {

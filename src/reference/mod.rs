@@ -7,6 +7,7 @@
 
 mod compare;
 mod forward;
+pub mod gate;
 mod gradient;
 mod merge;
 mod problem;
