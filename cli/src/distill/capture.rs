@@ -116,7 +116,7 @@ impl Sequence {
         if maxima.iter().any(|p| !p.is_finite()) {
             return Err(Failure::Failed("distill: the attention map is not finite".into()));
         }
-        let example = Example::new(recipe, &self.gate_q, &self.gate_k, rows, maxima);
+        let example = Example::new(stream, recipe, &self.gate_q, &self.gate_k, rows, maxima)?;
         Ok((example, if v.is_some() { out.to_vec(stream)? } else { Vec::new() }))
     }
 }

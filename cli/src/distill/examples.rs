@@ -3,7 +3,7 @@
 use super::recipe::{Kind, Pool, Random, Recipe};
 use crate::failure::Result;
 use candle_core::{Device, Tensor};
-use lacuna::methods::seer::{BlockMaxOptions, block_max};
+use lacuna::methods::seer::{BlockMaxOptions, Pools, block_max, pooled_features};
 use lacuna::{AttentionShape, Stream, bf16};
 
 /// Queries whose maxima are in memory at once, for gates with a row for each query.
@@ -42,22 +42,35 @@ pub fn rows(recipe: &Recipe, number: usize) -> Vec<usize> {
     (0..count).map(|i| cut(i) + random.below(cut(i + 1) - cut(i))).collect()
 }
 
-/// Blocks that a row may choose from: those before its own, and in prefill its own if it is not left out.
+/// Blocks that a row may choose from: those before its own, and in prefill its own if it is kept.
 fn visible(recipe: &Recipe, row: usize) -> usize {
-    row / recipe.block_size + usize::from(recipe.kind == Kind::Prefill && !recipe.drop_current)
+    row / recipe.block_size + usize::from(recipe.kind == Kind::Prefill && recipe.keep_current)
 }
 
 impl Example {
     /// `gate_q [q_heads, window, head_dim]` and `gate_k [kv_heads, window, head_dim]` before the rotary embedding;
     /// `maxima` as [`block_maxima`] gives them.
-    pub fn new(recipe: &Recipe, gate_q: &[bf16], gate_k: &[bf16], rows: &[usize], maxima: Vec<f32>) -> Self {
-        let (n, dim, block) = (recipe.window, recipe.head_dim, recipe.block_size);
+    pub fn new(
+        stream: &Stream,
+        recipe: &Recipe,
+        gate_q: &[bf16],
+        gate_k: &[bf16],
+        rows: &[usize],
+        maxima: Vec<f32>,
+    ) -> Result<Self> {
+        let (n, dim) = (recipe.window, recipe.head_dim);
+        let pooled = |x: &[bf16], heads: usize, pools: &[Pool]| -> Result<Vec<f32>> {
+            let has = |pool| pools.contains(&pool);
+            let pools = Pools { max: has(Pool::Max), min: has(Pool::Min), avg: has(Pool::Avg) };
+            let x = lacuna::Tensor::from_slice(stream, x, [1, heads, n, dim])?;
+            Ok(pooled_features(stream, recipe.block_size, pools, x.view())?.to_vec(stream)?)
+        };
         let mut q = Vec::new();
         match recipe.kind {
             Kind::Prefill => {
-                let tokens = |row: usize| row..(row + block).min(n);
-                for head in gate_q.chunks_exact(n * dim) {
-                    rows.iter().for_each(|&row| pooled(&mut q, &recipe.q_pool, head, dim, tokens(row)));
+                let width = recipe.q_pool.len() * dim;
+                for head in pooled(gate_q, recipe.q_heads, &recipe.q_pool)?.chunks_exact(recipe.blocks() * width) {
+                    rows.iter().for_each(|row| q.extend_from_slice(&head[row / recipe.block_size * width..][..width]));
                 }
             }
             Kind::Decode => {
@@ -69,16 +82,12 @@ impl Example {
                 }
             }
         }
-        let mut k = Vec::new();
-        for head in gate_k.chunks_exact(n * dim) {
-            let starts = (0..n).step_by(block);
-            starts.for_each(|start| pooled(&mut k, &recipe.k_pool, head, dim, start..(start + block).min(n)));
-        }
+        let k = pooled(gate_k, recipe.kv_heads, &recipe.k_pool)?;
         let mut target = maxima;
         for (index, maxima) in target.chunks_exact_mut(recipe.blocks()).enumerate() {
             weigh(recipe, rows[index % rows.len()], maxima);
         }
-        Self { q, k, target }
+        Ok(Self { q, k, target })
     }
 }
 
@@ -95,21 +104,6 @@ fn weigh(recipe: &Recipe, row: usize, maxima: &mut [f32]) {
     let sum: f32 = maxima.iter().sum();
     if sum > 0.0 {
         maxima.iter_mut().for_each(|x| *x /= sum);
-    }
-}
-
-/// The pools of some tokens of a head `[tokens, dim]`, joined. Sums run in token order.
-fn pooled(to: &mut Vec<f32>, pools: &[Pool], head: &[bf16], dim: usize, tokens: std::ops::Range<usize>) {
-    let count = tokens.len() as f32;
-    for pool in pools {
-        for column in 0..dim {
-            let values = tokens.clone().map(|token| head[token * dim + column].to_f32());
-            to.push(match pool {
-                Pool::Max => values.fold(f32::NEG_INFINITY, f32::max),
-                Pool::Min => values.fold(f32::INFINITY, f32::min),
-                Pool::Avg => values.sum::<f32>() / count,
-            });
-        }
     }
 }
 
@@ -232,12 +226,12 @@ mod tests {
 
     #[test]
     fn targets_are_weighed_rows() {
-        let recipe = |drop_current, power, distance| {
+        let recipe = |keep_current, power, distance| {
             let json = serde_json::json!({
                 "kind": "prefill", "block_size": 16, "q_pool": ["avg"], "k_pool": ["avg"], "project_q": false,
                 "per_kv_head": false, "norm": false, "gate_dim": 8, "rope_theta": 100.0, "layers": 1, "q_heads": 1,
                 "kv_heads": 1, "head_dim": 8, "window": 64, "windows": 1, "rows": 1, "skip": 0.0, "power": power,
-                "drop_current": drop_current, "distance": distance, "init": "mean", "steps": 1, "warm_up": 0,
+                "keep_current": keep_current, "distance": distance, "init": "mean", "steps": 1, "warm_up": 0,
                 "batch": 1, "lr": 0.1, "min_lr": 0.0, "seed": 1, "data": "",
             });
             serde_json::from_value::<Recipe>(json).unwrap()
@@ -247,11 +241,11 @@ mod tests {
             weigh(&recipe, row, &mut maxima);
             maxima.map(|x| (f64::from(x) * 1e4).round() / 1e4)
         };
-        assert_eq!(weighed(recipe(false, 1.0, 0.0), 32), [0.4, 0.1, 0.5, 0.0]);
-        assert_eq!(weighed(recipe(true, 1.0, 0.0), 40), [0.8, 0.2, 0.0, 0.0]);
-        assert_eq!(weighed(recipe(true, 0.5, 0.0), 32), [0.6667, 0.3333, 0.0, 0.0]);
+        assert_eq!(weighed(recipe(true, 1.0, 0.0), 32), [0.4, 0.1, 0.5, 0.0]);
+        assert_eq!(weighed(recipe(false, 1.0, 0.0), 40), [0.8, 0.2, 0.0, 0.0]);
+        assert_eq!(weighed(recipe(false, 0.5, 0.0), 32), [0.6667, 0.3333, 0.0, 0.0]);
         // 0.16 * 2 and 0.04 * 1; the own block at distance 0 has no weight.
-        assert_eq!(weighed(recipe(false, 1.0, 1.0), 32), [0.8889, 0.1111, 0.0, 0.0]);
-        assert_eq!(weighed(recipe(true, 1.0, 0.0), 0), [0.0; 4]);
+        assert_eq!(weighed(recipe(true, 1.0, 1.0), 32), [0.8889, 0.1111, 0.0, 0.0]);
+        assert_eq!(weighed(recipe(false, 1.0, 0.0), 0), [0.0; 4]);
     }
 }

@@ -126,7 +126,7 @@ fn rotated(x: &Tensor, (cos, sin): &(Tensor, Tensor)) -> Result<Tensor> {
     Ok(Tensor::cat(&[low, high], 3)?)
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "simt"))]
 mod tests {
     use super::*;
     use crate::distill::examples::{Example, Window};
@@ -136,7 +136,7 @@ mod tests {
         let json = serde_json::json!({
             "kind": "prefill", "block_size": 16, "q_pool": ["avg"], "k_pool": ["max", "avg"], "project_q": project_q,
             "per_kv_head": false, "norm": false, "gate_dim": gate_dim, "rope_theta": 100.0, "layers": 1, "q_heads": 2,
-            "kv_heads": 1, "head_dim": 8, "window": 60, "windows": 1, "rows": 1, "skip": 0.0, "drop_current": false,
+            "kv_heads": 1, "head_dim": 8, "window": 60, "windows": 1, "rows": 1, "skip": 0.0, "keep_current": true,
             "power": 1.0, "distance": 0.0, "init": "mean", "steps": 1, "warm_up": 0, "batch": 1, "lr": 0.1, "min_lr": 0.0, "seed": 1,
             "data": "",
         });
@@ -148,7 +148,8 @@ mod tests {
         let mut values = |n: usize| (0..n).map(|_| bf16::from_f32(random.uniform())).collect::<Vec<_>>();
         let (q, k) = (values(2 * 60 * 8), values(60 * 8));
         let rows = vec![0, 16, 32, 48];
-        let example = Example::new(recipe, &q, &k, &rows, maxima);
+        let stream = lacuna::Device::simt().unwrap().new_stream().unwrap();
+        let example = Example::new(&stream, recipe, &q, &k, &rows, maxima).unwrap();
         (q, k, Window { rows, layers: vec![example] })
     }
 

@@ -79,29 +79,29 @@ pub struct Args {
     /// Leading share of each window whose queries are left out
     #[arg(long, default_value_t = 0.0)]
     skip: f64,
-    /// Leave each row's own block, which attention keeps anyway, out of the target (prefill)
+    /// Learn each row's own block too, which attention keeps anyway (prefill)
     #[arg(long)]
-    drop_current: bool,
+    keep_current: bool,
     /// Exponent of the largest probabilities before each row is normalised; below 1 small ones weigh more
     #[arg(long, default_value_t = 1.0)]
     power: f64,
     /// Weigh each block by its distance from the row's own, in blocks, to this power: far blocks are harder to replace
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.25)]
     distance: f64,
     /// Weights to start from
     #[arg(long, value_enum, default_value = "mean")]
     init: Init,
     /// Steps of the optimizer (AdamW without weight decay)
-    #[arg(long, default_value_t = 500)]
+    #[arg(long, default_value_t = 200)]
     steps: usize,
     /// First steps, in which the learning rate rises
     #[arg(long, default_value_t = 20)]
     warm_up: usize,
     /// Windows of a step
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 16)]
     batch: usize,
     /// Highest learning rate
-    #[arg(long, default_value_t = 1e-3)]
+    #[arg(long, default_value_t = 4e-3)]
     lr: f64,
     /// Learning rate of the last step
     #[arg(long, default_value_t = 0.0)]
@@ -238,7 +238,7 @@ fn source_and_recipe(args: &Args) -> Result<(Source, Recipe)> {
         windows,
         rows: args.rows,
         skip: args.skip,
-        drop_current: args.drop_current,
+        keep_current: args.keep_current,
         power: args.power,
         distance: args.distance,
         init: args.init,

@@ -7,6 +7,7 @@
 mod cache;
 mod config;
 mod decode_gate;
+mod features;
 mod gate;
 pub mod ground_truth;
 mod rope;
@@ -17,6 +18,7 @@ mod stages;
 pub use cache::{GateCache, Span};
 pub use config::{DecodeGateConfig, GateConfig, Pools};
 pub use decode_gate::{DecodeGate, DecodeGateWeights};
+pub use features::pooled_features;
 pub use gate::{GateWeights, SeerGate};
 pub use ground_truth::{BlockMaxOptions, block_max, block_max_map};
 pub use rope::Rope;
