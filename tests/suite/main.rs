@@ -19,7 +19,6 @@ mod pages;
 mod plans;
 mod raw;
 mod schedules;
-mod seer;
 mod seer_cache;
 mod seer_calls;
 mod seer_case;
