@@ -55,11 +55,6 @@ pub use tensor::{Element, Half, Layout, Tensor, TensorView, TensorViewMut};
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-/// The page on SeerAttention compiles.
-#[cfg(all(doctest, feature = "simt"))]
-#[doc = include_str!("../docs/seer-attention.md")]
-struct SeerAttentionPage;
-
 /// The page on paged KV compiles.
 #[cfg(all(doctest, feature = "simt"))]
 #[doc = include_str!("../docs/paged-kv.md")]
