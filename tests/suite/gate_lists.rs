@@ -395,10 +395,8 @@ fn contents_are_data() {
         for every in [1, 3, 50] {
             let p = raw::lacuna_gate_select_params { rule, count, value, current: index as i32 % 3, ..prefill(323) };
             let mut call = Call::new(p, 700);
-            let mut number = 0;
-            for x in call.q.iter_mut().chain(&mut call.k).step_by(every) {
-                *x = bad[number % bad.len()];
-                number += 1;
+            for (x, &bad) in call.q.iter_mut().chain(&mut call.k).step_by(every).zip(bad.iter().cycle()) {
+                *x = bad;
             }
             for capacity in [call.p.capacity, 100] {
                 let call = call.with(|p| p.capacity = capacity);
