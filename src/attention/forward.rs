@@ -41,6 +41,14 @@ const COUNTER_BYTES: usize = 16;
 /// [`Error::Value`], [`Error::Shape`] or [`Error::Device`] names the argument that does not fit the others;
 /// [`Error::Unsupported`] and [`Error::NoKernel`] when nothing serves the request; [`Error::Cuda`] or [`Error::Simt`]
 /// when the launch fails.
+///
+/// [`Error::Value`]: crate::Error::Value
+/// [`Error::Shape`]: crate::Error::Shape
+/// [`Error::Device`]: crate::Error::Device
+/// [`Error::Unsupported`]: crate::Error::Unsupported
+/// [`Error::NoKernel`]: crate::Error::NoKernel
+/// [`Error::Cuda`]: crate::Error::Cuda
+/// [`Error::Simt`]: crate::Error::Simt
 #[expect(clippy::too_many_arguments, reason = "each is one tensor or one decision of the caller")]
 pub fn forward<T: Half>(
     stream: &Stream,

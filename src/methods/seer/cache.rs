@@ -26,7 +26,7 @@ pub(super) struct Sizes {
     pub(super) max_len: usize,
 }
 
-/// Which positions the tokens of an [`append`](GateCache::append) have.
+/// Which positions the tokens of an [`append`](super::SeerGate::append) have.
 #[derive(Debug, Clone, Copy)]
 pub enum Span<'a> {
     /// Every sequence goes on at this position with all tokens of the tensor.
