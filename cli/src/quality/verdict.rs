@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn questions_have_both_answers() {
         let (pooled, window, oracle) = ([1.4, 1.4], [1.5, 1.3], [1.2, 1.2]);
-        assert_eq!(answers(0.1, [pooled, window, oracle, [1.3, 1.3]]), [true, true]);
+        assert_eq!(answers(0.1, [pooled, window, oracle, [1.29, 1.29]]), [true, true]);
         assert_eq!(answers(0.1, [pooled, window, oracle, [1.35, 1.35]]), [true, false]);
         assert_eq!(answers(0.1, [pooled, window, oracle, [1.5, 1.5]]), [false, false]);
         assert_eq!(answers(0.2, [pooled, window, oracle, [1.399, 1.399]]), [true]);
