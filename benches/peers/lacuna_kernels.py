@@ -26,7 +26,7 @@ class LacunaError(RuntimeError):
 class Library:
     """The kernel table of one shared library."""
 
-    def __init__(self, path=None, symbol="lacuna_peer_kernels"):
+    def __init__(self, path=None, symbol="lacuna_cuda_kernels"):
         self.header = Header(first_file(HEADERS))
         self.path = str(path or first_file(LIBRARIES))
         self._handle = ctypes.CDLL(self.path)
