@@ -5,6 +5,7 @@
 
 #include "common/block_formula.h"
 #include "common/key_place.h"
+#include "common/sequence.h"
 
 namespace LACUNA_NS {
 
@@ -20,6 +21,7 @@ struct KeyTile {
 template <int kTileRows>
 struct KeySource {
   QueryTile tile;
+  Sequence sequence;
   KeyRange visible;  // to some row of the tile
   int groups;        // plan query blocks in the tile
   int first_group;   // lists: the bit of an entry that stands for the tile's first query block
@@ -31,16 +33,17 @@ struct KeySource {
   uint32_t existing;  // row groups that hold a row of the sequence
 
   // Split `split` of params.splits of the tile's keys. `schedule_row` is for list plans; it may serve more tiles.
-  __device__ __forceinline__ void start(const lacuna_forward_params& p, const QueryTile& query_tile, int schedule_row,
-                                        int split) {
+  __device__ __forceinline__ void start(const lacuna_forward_params& p, const QueryTile& query_tile, const Sequence& of,
+                                        int schedule_row, int split) {
     tile = query_tile;
-    visible = visible_to_rows(p.shape, p.mask, tile.first_row, kTileRows);
+    sequence = of;
+    visible = visible_to_rows(sequence, p.mask, tile.first_row, kTileRows);
     groups = p.plan.block_q < kTileRows ? kTileRows / p.plan.block_q : 1;
     first_group = at = end = key = key_end = 0;
     rows = existing = 0;
     for (int r = 0; r < kTileRows / kGroupRows; ++r) {
       const int row = tile.first_row + r * kGroupRows;
-      if (row + kGroupRows > 0 && row < p.shape.q_len) existing |= 1u << r;
+      if (row + kGroupRows > 0 && row < sequence.q_len) existing |= 1u << r;
     }
     if (visible.low >= visible.high) return;
     if (p.plan.kind == LACUNA_PLAN_FORMULA) {
@@ -125,8 +128,8 @@ struct KeySource {
 
   __device__ __forceinline__ bool next_entry(const lacuna_forward_params& p, BlockEntry& entry) {
     if (p.plan.kind == LACUNA_PLAN_FORMULA) {
-      FormulaWalk walk{at, end, formula_shift(p.plan.formula, tile.plan_head), p.plan.first_row + tile.first_block};
-      const bool more = formula_next(p.shape, p.mask, p.plan, tile, groups, walk, entry);
+      FormulaWalk walk{at, end, formula_shift(p.plan.formula, tile.plan_head), sequence.first_row + tile.first_block};
+      const bool more = formula_next(sequence, p.mask, p.plan, tile, groups, walk, entry);
       at = walk.next;
       return more;
     }
@@ -134,9 +137,20 @@ struct KeySource {
       const uint32_t packed = p.schedule.entries[at++];
       entry.block = static_cast<int>(packed >> 8);
       entry.groups = tile_groups(packed);
+      if (has_lengths(p.shape)) entry.groups = seen(p, entry);
       if (entry.groups != 0) return true;
     }
     return false;
+  }
+
+  // The groups of an entry that see some of its keys: schedules leave that to the kernel where lengths are on the device.
+  __device__ __forceinline__ uint32_t seen(const lacuna_forward_params& p, const BlockEntry& entry) const {
+    uint32_t seeing = 0;
+    for (int g = 0; g < groups; ++g) {
+      const KeyRange range = visible_to_rows(sequence, p.mask, tile.first_row + g * p.plan.block_q, p.plan.block_q);
+      if (overlaps(range, entry.block * p.plan.block_k, p.plan.block_k)) seeing |= 1u << g;
+    }
+    return entry.groups & seeing;
   }
 
   __device__ __forceinline__ uint32_t rows_of_groups(uint32_t wanting) const {

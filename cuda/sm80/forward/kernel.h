@@ -18,21 +18,22 @@ namespace LACUNA_NS {
 namespace sm80 {
 
 // Keys that every row of the warp sees: slots inside need no mask.
-__device__ __forceinline__ KeyRange common_keys(const lacuna_shape& shape, const lacuna_mask& mask, int warp_row) {
-  const int64_t first = key_position(shape, warp_row);
+template <class Lengths>
+__device__ __forceinline__ KeyRange common_keys(const Lengths& lengths, const lacuna_mask& mask, int warp_row) {
+  const int64_t first = key_position(lengths, warp_row);
   const int64_t last = first + kGroupRows - 1;
-  return KeyRange{visible_keys(mask, shape.kv_len, last, last).low,
-                  visible_keys(mask, shape.kv_len, first, first).high};
+  return KeyRange{visible_keys(mask, lengths.kv_len, last, last).low,
+                  visible_keys(mask, lengths.kv_len, first, first).high};
 }
 
 // scores: products of the slot's 16 keys, as two n8 tiles.
-__device__ __forceinline__ void mask_slot(float (&scores)[2][4], const lacuna_forward_params& p, int warp_row,
-                                          int first_key) {
+__device__ __forceinline__ void mask_slot(float (&scores)[2][4], const Sequence& sequence, const lacuna_mask& mask,
+                                          int warp_row, int first_key) {
   const int column = first_key + 2 * (thread_index() % 4);
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    const int64_t position = key_position(p.shape, fragment_row(warp_row, r));
-    const KeyRange range = visible_keys(p.mask, p.shape.kv_len, position, position);
+    const int64_t position = key_position(sequence, fragment_row(warp_row, r));
+    const KeyRange range = visible_keys(mask, sequence.kv_len, position, position);
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int key = column + 8 * (i >> 1) + (i & 1);
@@ -54,14 +55,15 @@ __device__ __forceinline__ void write_rows(const ForwardArgs& args, const Assign
     const int row = fragment_row(warp_row, r);
     const RowResult result = row_result(p, tile.head, work.split, factor, state.maximum[r], state.sum[r]);
     const float inverse = result.factor;
-    if (row < 0 || row >= p.shape.q_len) continue;
-    if (thread_index() % 4 == 0) write_lse(p, work.split, tile.batch, tile.head, row, result.lse);
+    if (row < 0 || row >= work.sequence.q_len) continue;
+    const int to = work.sequence.q_first + row;
+    if (thread_index() % 4 == 0) write_lse(p, work.split, tile.batch, tile.head, to, result.lse);
     if (p.splits > 1) {
-      write_row<Traits>(p.partial_out + partial_row(p, work.split, tile.batch, tile.head, row) * Traits::kHeadDim, acc,
+      write_row<Traits>(p.partial_out + partial_row(p, work.split, tile.batch, tile.head, to) * Traits::kHeadDim, acc,
                         r, inverse);
     } else {
       write_row<Traits>(static_cast<T*>(p.out) + tile.batch * p.out_stride.batch + tile.head * p.out_stride.head +
-                            row * p.out_stride.seq,
+                            to * p.out_stride.seq,
                         acc, r, inverse, args.out_pairs);
     }
   }
@@ -80,20 +82,22 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kTile.blocks)
   auto& smem = shared<typename Traits::Shared>();
   const int warp = thread_index() / 32;
 
-  const T* q = static_cast<const T*>(p.q) + tile.batch * p.q_stride.batch + tile.head * p.q_stride.head;
-  const T* k = static_cast<const T*>(p.k) + tile.kv_head * p.k_stride.head;
-  const T* v = static_cast<const T*>(p.v) + tile.kv_head * p.v_stride.head;
+  const Sequence& sequence = work.sequence;
+  const T* q = static_cast<const T*>(p.q) + tile.batch * p.q_stride.batch + tile.head * p.q_stride.head +
+               sequence.q_first * p.q_stride.seq;
+  const T* k = static_cast<const T*>(p.k) + tile.kv_head * p.k_stride.head + sequence.k_first * p.k_stride.seq;
+  const T* v = static_cast<const T*>(p.v) + tile.kv_head * p.v_stride.head + sequence.k_first * p.v_stride.seq;
   const auto load_tile = [&](int stage, const KeyTile<kSlots>& keys) {
-    load_slots<Traits::kThreads, kDim>(smem.k[stage], k, p.k_stride, keys, p.shape.kv_len, args.k_vectors);
-    load_slots<Traits::kThreads, kDim>(smem.v[stage], v, p.v_stride, keys, p.shape.kv_len, args.v_vectors);
+    load_slots<Traits::kThreads, kDim>(smem.k[stage], k, p.k_stride, keys, sequence.kv_len, args.k_vectors);
+    load_slots<Traits::kThreads, kDim>(smem.v[stage], v, p.v_stride, keys, sequence.kv_len, args.v_vectors);
   };
 
   if (thread_index() == 0) {
-    smem.source.start(p, tile, work.schedule_row, work.split);
+    smem.source.start(p, tile, sequence, work.schedule_row, work.split);
     smem.source.next(p, smem.keys[0]);
     smem.source.next(p, smem.keys[1]);
   }
-  load_queries<Traits::kThreads, kDim, Traits::kTileRows>(smem.q, q, p.q_stride.seq, tile.first_row, p.shape.q_len,
+  load_queries<Traits::kThreads, kDim, Traits::kTileRows>(smem.q, q, p.q_stride.seq, tile.first_row, sequence.q_len,
                                                           args.q_vectors);
   cp_async_commit();
   sync_threads();
@@ -114,7 +118,7 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kTile.blocks)
 
   const ScoreRule rule = score_rule(p);
   const int warp_row = tile.first_row + warp * kGroupRows;
-  const KeyRange unmasked = common_keys(p.shape, p.mask, warp_row);
+  const KeyRange unmasked = common_keys(sequence, p.mask, warp_row);
   RowState state = empty_rows();
   Accumulator<Traits> acc = {};
 
@@ -142,7 +146,8 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kTile.blocks)
           for (int i = 0; i < 8; ++i) scores[slot][i >> 2][i & 3] = transformed(rule, scores[slot][i >> 2][i & 3]);
         }
         const int key = keys.key[slot];
-        if (key < unmasked.low || key + kSlotKeys > unmasked.high) mask_slot(scores[slot], p, warp_row, key);
+        if (key < unmasked.low || key + kSlotKeys > unmasked.high)
+          mask_slot(scores[slot], sequence, p.mask, warp_row, key);
       } else {
 #pragma unroll
         for (int i = 0; i < 8; ++i) scores[slot][i >> 2][i & 3] = minus_infinity();
