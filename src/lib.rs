@@ -60,6 +60,11 @@ struct Readme;
 #[doc = include_str!("../docs/paged-kv.md")]
 struct PagedKvPage;
 
+/// The page on serving compiles.
+#[cfg(all(doctest, feature = "simt"))]
+#[doc = include_str!("../docs/serving.md")]
+struct ServingPage;
+
 /// The page on SeerAttention compiles and runs.
 #[cfg(all(doctest, feature = "simt"))]
 #[doc = include_str!("../docs/seer-attention.md")]

@@ -143,7 +143,8 @@ struct KeySource {
     return false;
   }
 
-  // The groups of an entry that see some of its keys: schedules leave that to the kernel where lengths are on the device.
+  // The groups of an entry that see some of its keys: schedules leave that to the kernel where lengths are on the
+  // device.
   __device__ __forceinline__ uint32_t seen(const lacuna_forward_params& p, const BlockEntry& entry) const {
     uint32_t seeing = 0;
     for (int g = 0; g < groups; ++g) {

@@ -38,10 +38,14 @@ __device__ __forceinline__ RowList row_list(const lacuna_schedule_params& p, int
   const int q_block = schedule_row % rows_per_head * groups + group;
   if (group >= groups || q_block >= q_blocks) return RowList{0, 0, {0, 0}};
   const int64_t row = static_cast<int64_t>(head) * q_blocks + q_block;
-  return RowList{
-      clamp_offset(plan.row_offsets[row], plan.capacity), clamp_offset(plan.row_offsets[row + 1], plan.capacity),
-      p.ragged != 0 ? KeyRange{0, p.shape.kv_len}
-                    : visible_to_rows(p.shape, p.mask, q_block * plan.block_q - plan.row_shift, plan.block_q)};
+  RowList list;
+  list.at = clamp_offset(plan.row_offsets[row], plan.capacity);
+  list.end = clamp_offset(plan.row_offsets[row + 1], plan.capacity);
+  list.visible = KeyRange{0, p.shape.kv_len};
+  if (p.ragged == 0) {
+    list.visible = visible_to_rows(p.shape, p.mask, q_block * plan.block_q - plan.row_shift, plan.block_q);
+  }
+  return list;
 }
 
 __device__ __forceinline__ bool keeps(const lacuna_schedule_params& p, const RowList& list, int32_t block) {

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::kernels::bindings as abi;
 use crate::shape::AttentionShape;
-use crate::tensor::Tensor;
+use crate::tensor::TensorView;
 
 /// Lengths of the sequences of a batch, in device memory.
 ///
@@ -19,16 +19,16 @@ pub struct Ragged<'a> {
     /// `[1, 1, 1, batch + 1]`: the queries of sequence `b` are the rows `cu_seqlens_q[b] .. cu_seqlens_q[b + 1]` of
     /// `q`, `out` and `lse`, which are `[1, q_heads, rows, head_dim or 1]`. Rows of no sequence are not written. `None`:
     /// every sequence has `q_len` queries.
-    pub cu_seqlens_q: Option<&'a Tensor<i32>>,
+    pub cu_seqlens_q: Option<TensorView<'a, i32>>,
     /// `[1, 1, 1, batch + 1]`: the same for `k` and `v`, which are `[1, kv_heads, rows, head_dim]`. Goes neither with
     /// `kv_lens` nor with pages.
-    pub cu_seqlens_k: Option<&'a Tensor<i32>>,
+    pub cu_seqlens_k: Option<TensorView<'a, i32>>,
     /// `[1, 1, 1, batch]`: keys of each sequence, which stand at the start of its `kv_len` rows or pages. `None`, and
     /// no `cu_seqlens_k`: every sequence has `kv_len` keys.
-    pub kv_lens: Option<&'a Tensor<i32>>,
+    pub kv_lens: Option<TensorView<'a, i32>>,
 }
 
-impl Ragged<'_> {
+impl<'a> Ragged<'a> {
     /// Whether some length is on the device.
     pub fn is_any(&self) -> bool {
         self.vectors().iter().any(|(_, vector)| vector.is_some())
@@ -55,13 +55,13 @@ impl Ragged<'_> {
         Ok(())
     }
 
-    pub(super) fn vectors(&self) -> [(&'static str, Option<&Tensor<i32>>); 3] {
+    pub(super) fn vectors(&self) -> [(&'static str, Option<TensorView<'a, i32>>); 3] {
         [("cu_seqlens_q", self.cu_seqlens_q), ("cu_seqlens_k", self.cu_seqlens_k), ("kv_lens", self.kv_lens)]
     }
 
     /// Completes a shape that this was validated against. Packed rows are counted where the tensors are.
     pub(super) fn fill(&self, shape: &mut abi::lacuna_shape) {
-        let pointer = |vector: Option<&Tensor<i32>>| vector.map_or(std::ptr::null(), |vector| vector.view().as_ptr());
+        let pointer = |vector: Option<TensorView<'_, i32>>| vector.map_or(std::ptr::null(), |vector| vector.as_ptr());
         shape.cu_seqlens_q = pointer(self.cu_seqlens_q);
         shape.cu_seqlens_k = pointer(self.cu_seqlens_k);
         shape.kv_lens = pointer(self.kv_lens);

@@ -113,9 +113,9 @@ impl Batch {
             mask: self.mask,
             paged: (self.keys == Keys::Paged).then(|| PagedKv { block_table: table.view(), page_size: PAGE }),
             ragged: Ragged {
-                cu_seqlens_q: self.packed_queries.then_some(&q_starts),
-                cu_seqlens_k: (self.keys == Keys::Packed).then_some(&k_starts),
-                kv_lens: (self.keys != Keys::Packed).then_some(&lens),
+                cu_seqlens_q: self.packed_queries.then(|| q_starts.view()),
+                cu_seqlens_k: (self.keys == Keys::Packed).then(|| k_starts.view()),
+                kv_lens: (self.keys != Keys::Packed).then(|| lens.view()),
             },
             ..ForwardOptions::default()
         };
@@ -398,16 +398,16 @@ fn what_does_not_fit_is_refused() {
         }
     };
     let none = Ragged::default();
-    assert_eq!(refused(Ragged { cu_seqlens_q: Some(&three), ..none }, 1), "cu_seqlens_q");
-    assert_eq!(refused(Ragged { cu_seqlens_k: Some(&three), ..none }, 1), "cu_seqlens_k");
-    assert_eq!(refused(Ragged { kv_lens: Some(&four), ..none }, 1), "kv_lens");
-    assert_eq!(refused(Ragged { kv_lens: Some(&three), cu_seqlens_k: Some(&four), ..none }, 1), "kv_lens");
-    assert_eq!(refused(Ragged { cu_seqlens_q: Some(&four), ..none }, 2), "splits");
+    assert_eq!(refused(Ragged { cu_seqlens_q: Some(three.view()), ..none }, 1), "cu_seqlens_q");
+    assert_eq!(refused(Ragged { cu_seqlens_k: Some(three.view()), ..none }, 1), "cu_seqlens_k");
+    assert_eq!(refused(Ragged { kv_lens: Some(four.view()), ..none }, 1), "kv_lens");
+    assert_eq!(refused(Ragged { kv_lens: Some(three.view()), cu_seqlens_k: Some(four.view()), ..none }, 1), "kv_lens");
+    assert_eq!(refused(Ragged { cu_seqlens_q: Some(four.view()), ..none }, 2), "splits");
 
     // A schedule belongs to calls of its kind.
     let dims = [1, 1, 1, 1];
     let plan = BlockPlan::from_mask(&stream, &shape, 64, 64, dims, &[1]).unwrap();
-    let ragged = ForwardOptions { ragged: Ragged { kv_lens: Some(&three), ..none }, ..ForwardOptions::default() };
+    let ragged = ForwardOptions { ragged: Ragged { kv_lens: Some(three.view()), ..none }, ..ForwardOptions::default() };
     let schedule = Schedule::build(&stream, &shape, &ragged, &plan).unwrap();
     let q = Tensor::<bf16>::uninit(&stream, [3, 2, 20, 64]).unwrap();
     let k = Tensor::<bf16>::uninit(&stream, [3, 1, 40, 64]).unwrap();
