@@ -40,9 +40,13 @@ __host__ __device__ __forceinline__ int largest_row_shift(const lacuna_shape& sh
   return plan.absolute != 0 && has_lengths(shape) ? plan.block_q - 1 : plan.row_shift;
 }
 
+// Where all sequences have the lengths of the shape.
+__device__ __forceinline__ Sequence whole_sequence(const lacuna_shape& shape, const lacuna_block_plan& plan) {
+  return Sequence{shape.q_len, shape.kv_len, 0, 0, plan.row_shift, plan.first_row};
+}
+
 __device__ __forceinline__ Sequence sequence_of(const lacuna_shape& shape, const lacuna_block_plan& plan, int batch) {
-  Sequence sequence{shape.q_len, shape.kv_len, 0, 0, plan.row_shift, plan.first_row};
-  if (!has_lengths(shape)) return sequence;
+  Sequence sequence = whole_sequence(shape, plan);
   if (shape.cu_seqlens_q != nullptr) {
     const PackedRows rows = packed_rows(shape.cu_seqlens_q, batch, shape.q_rows, shape.q_len);
     sequence.q_first = rows.first;

@@ -30,6 +30,7 @@ struct Assignment {
 
 // The work of block `index`. Formula plans: sequence, head, tile (the last tile, which sees most, first), split.
 // Lists: rows of the schedule's order (longest first), then the sequences and heads that share the row.
+template <bool kRagged>
 __device__ __forceinline__ Assignment assignment(const ForwardArgs& args, int index, int tile_rows) {
   const lacuna_forward_params& p = args.params;
   const lacuna_shape& shape = p.shape;
@@ -63,7 +64,7 @@ __device__ __forceinline__ Assignment assignment(const ForwardArgs& args, int in
     q_tile = row % args.rows_per_head * args.tiles_per_row + tile_in_row;
   }
   work.tile.kv_head = static_cast<int>(static_cast<int64_t>(work.tile.head) * shape.kv_heads / shape.q_heads);
-  work.sequence = sequence_of(shape, p.plan, work.tile.batch);
+  work.sequence = kRagged ? sequence_of(shape, p.plan, work.tile.batch) : whole_sequence(shape, p.plan);
   work.tile.first_row = q_tile * tile_rows - work.sequence.row_shift;
   work.tile.first_block = static_cast<int>(static_cast<int64_t>(q_tile) * tile_rows / p.plan.block_q);
   work.valid = work.valid && work.tile.first_row < work.sequence.q_len && work.tile.first_row + tile_rows > 0;

@@ -38,8 +38,13 @@ int32_t forward_with(const char* name, const lacuna_forward_params& p, void* str
 
 template <int kHeadDim>
 int32_t forward_of(const char* f16_name, const char* bf16_name, const lacuna_forward_params& p, void* stream) {
-  if (p.shape.dtype == LACUNA_F16) return forward_with<ForwardTraits<kHeadDim, Half>>(f16_name, p, stream);
-  return forward_with<ForwardTraits<kHeadDim, BFloat16>>(bf16_name, p, stream);
+  const bool ragged = has_lengths(p.shape);
+  if (p.shape.dtype == LACUNA_F16) {
+    return ragged ? forward_with<ForwardTraits<kHeadDim, Half, true>>(f16_name, p, stream)
+                  : forward_with<ForwardTraits<kHeadDim, Half>>(f16_name, p, stream);
+  }
+  return ragged ? forward_with<ForwardTraits<kHeadDim, BFloat16, true>>(bf16_name, p, stream)
+                : forward_with<ForwardTraits<kHeadDim, BFloat16>>(bf16_name, p, stream);
 }
 
 }  // namespace sm80
