@@ -11,11 +11,12 @@ use crate::config::{self, ComputeType, HyperKeys, Method, MethodKeys, Options};
 use crate::failure::{Failure, Result, request};
 use crate::files::{Contents, OutputFile, TensorFile};
 use crate::{gates, terminal};
+pub use gate::check_gate_dim;
 pub use hyper::Hyper;
 pub use input::Qkv;
 use input::{Planner, Request};
 use lacuna::{AttentionShape, BlockPlan, Counters, Device, ForwardOptions, Half, Mask, Stream, bf16, f16};
-pub use pattern::{s2_blocks, s2_config};
+pub use pattern::{Pattern, s2_blocks, s2_config};
 use std::path::PathBuf;
 
 /// Compute attention on the tensors of a file.

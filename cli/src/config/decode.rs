@@ -1,0 +1,156 @@
+//! The config of `decode`: the method's keys, and those that say how tokens are decoded.
+
+use super::method::{Method, PatternKeys};
+use super::seer::SeerDecodeKeys;
+use super::strict::{config_error, strict_json};
+use crate::failure::{Result, request};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
+use serde_json::{Map, Value};
+
+/// What happens to keys and values that no later token reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cache {
+    /// They stay.
+    Full,
+    /// Their memory is used again.
+    Evict,
+}
+
+/// How tokens are decoded.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DecodeKeys {
+    /// Tokens of each sequence that are prefilled in one call; `None`: all but the last one.
+    #[serde(alias = "prompt_len", alias = "prompt_length")]
+    pub prompt: Option<usize>,
+    cache: Cache,
+    /// Keys of a page; 0: K and V are contiguous.
+    pub page_size: usize,
+    /// Tokens of a sequence that a decode step takes at most.
+    pub tokens_per_step: usize,
+}
+
+impl Default for DecodeKeys {
+    fn default() -> Self {
+        Self { prompt: None, cache: Cache::Full, page_size: 0, tokens_per_step: 1 }
+    }
+}
+
+/// Names of [`DecodeKeys`] in a config.
+const NAMES: [&str; 6] = ["prompt", "prompt_len", "prompt_length", "cache", "page_size", "tokens_per_step"];
+
+/// A method with its checked keys. A gate for decoding is another one than a gate for prefill.
+pub enum DecodeMethod {
+    /// Dense, blocks or S2: as in `attend`.
+    Pattern(PatternKeys),
+    /// SeerAttention-R.
+    Seer(SeerDecodeKeys),
+}
+
+impl DecodeMethod {
+    /// The keys that every method has.
+    pub fn options(&self) -> super::Options {
+        match self {
+            Self::Pattern(keys) => keys.options(),
+            Self::Seer(keys) => keys.options(),
+        }
+    }
+}
+
+/// Parses and range-checks the config text of a method.
+pub fn parse_decode(method: Method, text: &str) -> Result<(DecodeKeys, DecodeMethod)> {
+    let Entries(entries) = strict_json(text)?;
+    let (own, rest): (Map<_, _>, Map<_, _>) = entries.into_iter().partition(|(name, _)| NAMES.contains(&name.as_str()));
+    let keys: DecodeKeys = strict_json(&Value::Object(own).to_string())?;
+    let rest = Value::Object(rest).to_string();
+    let method = match method {
+        Method::Seer => DecodeMethod::Seer(SeerDecodeKeys::parse(&rest)?),
+        Method::Hyper => return request!("method hyper is for whole prompts; decode has dense, blocks, s2 and seer"),
+        other => DecodeMethod::Pattern(PatternKeys::parse(other, &rest)?),
+    };
+    if keys.cache == Cache::Evict {
+        return request!("config: cache \"evict\" is not built yet: it comes with S2's caches; \"full\" is");
+    }
+    if !(1..=16).contains(&keys.tokens_per_step) {
+        return Err(config_error(format_args!("tokens_per_step must be in 1..=16, got {}", keys.tokens_per_step)));
+    }
+    if keys.page_size > 1 << 20 || !keys.page_size.is_multiple_of(16) {
+        return Err(config_error(format_args!(
+            "page_size must be 0 (contiguous) or a multiple of 16 of at most 2^20, got {}",
+            keys.page_size
+        )));
+    }
+    if !method.options().causal {
+        return request!("config: decoding is causal; causal must be true");
+    }
+    Ok((keys, method))
+}
+
+/// The entries of an object; two of one name are refused, which a `Map` would not do.
+struct Entries(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Collect;
+        impl<'de> Visitor<'de> for Collect {
+            type Value = Entries;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
+                let mut entries: Vec<(String, Value)> = Vec::new();
+                while let Some((name, value)) = map.next_entry()? {
+                    if entries.iter().any(|(other, _)| *other == name) {
+                        return Err(A::Error::custom(format_args!("duplicate field `{name}`")));
+                    }
+                    entries.push((name, value));
+                }
+                Ok(Entries(entries))
+            }
+        }
+        deserializer.deserialize_map(Collect)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_go_to_their_owners() {
+        let text = r#"{"prompt_len": 7, "page_size": 32, "local_blocks": 3, "dtype": "f16"}"#;
+        let (keys, method) = parse_decode(Method::S2, text).unwrap();
+        assert_eq!((keys.prompt, keys.page_size, keys.tokens_per_step), (Some(7), 32, 1));
+        let DecodeMethod::Pattern(PatternKeys::S2(s2)) = method else { panic!("another method") };
+        assert_eq!(s2.local_blocks, 3);
+    }
+
+    #[test]
+    fn errors_name_the_key() {
+        for (method, text, words) in [
+            (Method::Dense, r#"{"prompt": 1, "prompt_len": 1}"#, "duplicate field `prompt`"),
+            (Method::Dense, r#"{"prompt": 1, "prompt": 1}"#, "duplicate field `prompt`"),
+            (Method::S2, r#"{"local_blocks": 1, "local_blocks": 1}"#, "duplicate field `local_blocks`"),
+            (Method::Dense, r#"{"prompt": -1}"#, "prompt"),
+            (Method::Dense, r#"{"cache": "evict"}"#, "not built yet"),
+            (Method::Dense, r#"{"cache": "half"}"#, "cache"),
+            (Method::Dense, r#"{"page_size": 24}"#, "page_size must be 0"),
+            (Method::Dense, r#"{"tokens_per_step": 0}"#, "tokens_per_step must be in 1..=16, got 0"),
+            (Method::Dense, r#"{"tokens_per_step": 17}"#, "tokens_per_step must be in"),
+            (Method::Dense, r#"{"causal": false}"#, "causal must be true"),
+            (Method::Dense, r#"{"block_size": 64}"#, "unknown field `block_size`"),
+            (Method::Seer, r#"{"q_pool": ["avg"]}"#, "unknown field `q_pool`"),
+            (Method::Seer, r#"{"norm_eps": -1}"#, "norm_eps must be"),
+            (Method::Seer, r#"{"select": {"token_budget": 0}}"#, "token_budget must be at least 1"),
+            (Method::Dense, "[]", "expected an object"),
+            (Method::Dense, "{} {}", "trailing"),
+        ] {
+            let line = parse_decode(method, text).map(|_| ()).expect_err(text).line();
+            assert!(line.contains(words), "{text}: {line}");
+        }
+    }
+}
