@@ -233,7 +233,7 @@ fn seer_gate_of_the_paper() {
         let outputs = decode(&folder, "seer", &json!({"block_size": 16, "select": select, "prompt": prompt}));
         let gate = Gate { tensors: &tensors, len, block: 16, gate_dim, normed, rule };
         let blocks = len.div_ceil(16);
-        let mask = outputs.bytes("decode_mask", &[BATCH, HEADS.1, len - prompt, blocks]).to_vec();
+        let mask = outputs.bytes("block_mask", &[BATCH, HEADS.1, len - prompt, blocks]).to_vec();
         let row = |b: usize, kv: usize, token: usize| {
             &mask[((b * 2 + kv) * (len - prompt) + token - prompt) * blocks..][..blocks]
         };
@@ -259,7 +259,7 @@ fn seer_gate_of_the_paper() {
         folder.write_tensors("in.safetensors", &tensors);
         let config = json!({"block_size": 16, "select": select, "prompt": prompt, "page_size": 32});
         let paged = decode(&folder, "seer", &config);
-        assert_eq!(paged.bytes("decode_mask", &[BATCH, HEADS.1, len - prompt, blocks]), mask);
+        assert_eq!(paged.bytes("block_mask", &[BATCH, HEADS.1, len - prompt, blocks]), mask);
     }
 }
 
@@ -273,7 +273,7 @@ fn seer_ragged() {
     let config = json!({"block_size": 16, "select": {"blocks": 2}, "prompt": 60});
     let outputs = decode(&folder, "seer", &config);
     let gate = Gate { tensors: &tensors, len: 150, block: 16, gate_dim: 32, normed: true, rule: Rule::Count(2) };
-    let mask = outputs.bytes("decode_mask", &[BATCH, HEADS.1, 90, 10]).to_vec();
+    let mask = outputs.bytes("block_mask", &[BATCH, HEADS.1, 90, 10]).to_vec();
     let row = |b: usize, kv: usize, token: usize| &mask[((b * 2 + kv) * 90 + token - 60) * 10..][..10];
     for (b, len) in [(0, 150), (1, 77)] {
         for (kv, token) in (0..2).flat_map(|kv| (60..150).map(move |token| (kv, token))) {
@@ -293,7 +293,7 @@ fn seer_several_tokens_a_step() {
     folder.write_tensors("in.safetensors", &tensors);
     let config = json!({"block_size": 16, "select": {"blocks": 2}, "prompt": 90, "tokens_per_step": 7});
     let outputs = decode(&folder, "seer", &config);
-    let mask = outputs.bytes("decode_mask", &[BATCH, HEADS.1, 30, 8]).to_vec();
+    let mask = outputs.bytes("block_mask", &[BATCH, HEADS.1, 30, 8]).to_vec();
     let row = |b: usize, kv: usize, token: usize| &mask[((b * 2 + kv) * 30 + token - 90) * 8..][..8];
     compare(&outputs, &tensors, [120; 2], &|[b, h, token, key]| token < 90 || row(b, h / 2, token)[key / 16] != 0);
     for token in 90..120 {
@@ -314,7 +314,7 @@ fn bad_requests() {
         assert!(!folder.path("out.safetensors").exists());
     };
     refused("dense", r#"{"prompt": 101}"#, "prompt must be in 0..=100 for 100 queries and 100 keys, got 101");
-    refused("dense", r#"{"cache": "evict"}"#, "cache \"evict\" is not built yet");
+    refused("dense", r#"{"cache": "evict"}"#, "cache \"evict\" is not built yet; cache must be");
     refused("dense", r#"{"page_size": 8}"#, "page_size must be 0");
     refused("dense", r#"{"tokens_per_step": 17}"#, "tokens_per_step must be in 1..=16");
     refused("dense", r#"{"causal": false}"#, "causal must be true");

@@ -5,8 +5,8 @@ use super::seer::SeerDecodeKeys;
 use super::strict::{config_error, strict_json};
 use crate::failure::{Result, request};
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, MapAccess, Visitor};
-use serde_json::{Map, Value};
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
 
 /// What happens to keys and values that no later token reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -62,58 +62,75 @@ impl DecodeMethod {
 /// Parses and range-checks the config text of a method.
 pub fn parse_decode(method: Method, text: &str) -> Result<(DecodeKeys, DecodeMethod)> {
     let Entries(entries) = strict_json(text)?;
-    let (own, rest): (Map<_, _>, Map<_, _>) = entries.into_iter().partition(|(name, _)| NAMES.contains(&name.as_str()));
-    let keys: DecodeKeys = strict_json(&Value::Object(own).to_string())?;
-    let rest = Value::Object(rest).to_string();
+    let keys: DecodeKeys = strict_json(&part(text, &entries, |name| NAMES.contains(&name)))?;
+    let rest = part(text, &entries, |name| !NAMES.contains(&name));
     let method = match method {
         Method::Seer => DecodeMethod::Seer(SeerDecodeKeys::parse(&rest)?),
         Method::Hyper => return request!("method hyper is for whole prompts; decode has dense, blocks, s2 and seer"),
         other => DecodeMethod::Pattern(PatternKeys::parse(other, &rest)?),
     };
     if keys.cache == Cache::Evict {
-        return request!("config: cache \"evict\" is not built yet: it comes with S2's caches; \"full\" is");
+        return Err(config_error("cache \"evict\" is not built yet; cache must be \"full\""));
     }
     if !(1..=16).contains(&keys.tokens_per_step) {
         return Err(config_error(format_args!("tokens_per_step must be in 1..=16, got {}", keys.tokens_per_step)));
     }
-    if keys.page_size > 1 << 20 || !keys.page_size.is_multiple_of(16) {
+    if !keys.page_size.is_multiple_of(16) {
         return Err(config_error(format_args!(
-            "page_size must be 0 (contiguous) or a multiple of 16 of at most 2^20, got {}",
+            "page_size must be 0 (contiguous) or a multiple of 16, got {}",
             keys.page_size
         )));
     }
     if !method.options().causal {
-        return request!("config: decoding is causal; causal must be true");
+        return Err(config_error("causal must be true: a decoded token sees no later one"));
     }
     Ok((keys, method))
 }
 
-/// The entries of an object; two of one name are refused, which a `Map` would not do.
-struct Entries(Vec<(String, Value)>);
+/// The entries of an object in the order of the text.
+struct Entries<'a>(Vec<(String, &'a RawValue)>);
 
-impl<'de> Deserialize<'de> for Entries {
+impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Collect;
         impl<'de> Visitor<'de> for Collect {
-            type Value = Entries;
+            type Value = Vec<(String, &'de RawValue)>;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("an object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
-                let mut entries: Vec<(String, Value)> = Vec::new();
-                while let Some((name, value)) = map.next_entry()? {
-                    if entries.iter().any(|(other, _)| *other == name) {
-                        return Err(A::Error::custom(format_args!("duplicate field `{name}`")));
-                    }
-                    entries.push((name, value));
-                }
-                Ok(Entries(entries))
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                std::iter::from_fn(|| map.next_entry().transpose()).collect()
             }
         }
-        deserializer.deserialize_map(Collect)
+        deserializer.deserialize_map(Collect).map(Entries)
     }
+}
+
+/// The object `text` with the entries that are wanted. They stay at their line and column, which errors name.
+fn part(text: &str, entries: &[(String, &RawValue)], wanted: impl Fn(&str) -> bool) -> String {
+    let brace = text.find('{').unwrap_or(0);
+    let mut part = blank(&text[..brace]) + "{";
+    let (mut at, mut first) = (brace + 1, true);
+    for (name, value) in entries {
+        // From the comma after the entry before.
+        let end = value.get().as_ptr() as usize - text.as_ptr() as usize + value.get().len();
+        let entry = &text[at..end];
+        part += &match (wanted(name), first) {
+            (false, _) => blank(entry),
+            (true, true) => entry.replacen(',', " ", usize::from(entry.trim_start().starts_with(','))),
+            (true, false) => entry.to_owned(),
+        };
+        first &= !wanted(name);
+        at = end;
+    }
+    part + &text[at..]
+}
+
+/// As many spaces, on as many lines.
+fn blank(text: &str) -> String {
+    text.bytes().map(|byte| if byte == b'\n' { '\n' } else { ' ' }).collect()
 }
 
 #[cfg(test)]
@@ -130,11 +147,22 @@ mod tests {
     }
 
     #[test]
+    fn errors_name_the_place_in_the_file() {
+        let text = "{\n \"prompt\": 3, \"causal\": 1,\n \"page_size\": \"a\"}";
+        let line = parse_decode(Method::Dense, text).map(|_| ()).expect_err(text).line();
+        assert!(line.contains("page_size") && line.contains("line 3 column 17"), "{line}");
+        let text = "{\n \"prompt\": 3, \"causal\": 1,\n \"page_size\": 16}";
+        let line = parse_decode(Method::Dense, text).map(|_| ()).expect_err(text).line();
+        assert!(line.contains("causal") && line.contains("line 2 column 25"), "{line}");
+    }
+
+    #[test]
     fn errors_name_the_key() {
         for (method, text, words) in [
             (Method::Dense, r#"{"prompt": 1, "prompt_len": 1}"#, "duplicate field `prompt`"),
             (Method::Dense, r#"{"prompt": 1, "prompt": 1}"#, "duplicate field `prompt`"),
             (Method::S2, r#"{"local_blocks": 1, "local_blocks": 1}"#, "duplicate field `local_blocks`"),
+            (Method::Seer, r#"{"select": {"blocks": 1, "blocks": 2}}"#, "duplicate field `blocks`"),
             (Method::Dense, r#"{"prompt": -1}"#, "prompt"),
             (Method::Dense, r#"{"cache": "evict"}"#, "not built yet"),
             (Method::Dense, r#"{"cache": "half"}"#, "cache"),
@@ -148,6 +176,8 @@ mod tests {
             (Method::Seer, r#"{"select": {"token_budget": 0}}"#, "token_budget must be at least 1"),
             (Method::Dense, "[]", "expected an object"),
             (Method::Dense, "{} {}", "trailing"),
+            (Method::Dense, r#"{"prompt": 1,}"#, "trailing comma"),
+            (Method::Hyper, "{}", "method hyper is for whole prompts"),
         ] {
             let line = parse_decode(method, text).map(|_| ()).expect_err(text).line();
             assert!(line.contains(words), "{text}: {line}");

@@ -22,12 +22,13 @@ struct Pages {
 }
 
 impl<T: Half> KvCache<T> {
-    /// Room for whole sequences, without a token. `page_size` 0: contiguous.
+    /// Room for whole sequences, without a token. `page_size` 0: contiguous; a page longer than a sequence is cut to it.
     pub fn new(stream: &Stream, shape: &AttentionShape, page_size: usize) -> Result<Self> {
         let AttentionShape { batch, kv_heads, kv_len, head_dim, .. } = *shape;
         let (dims, pages) = if page_size == 0 {
             ([batch, kv_heads, kv_len, head_dim], None)
         } else {
+            let page_size = page_size.min(kv_len.max(1).next_multiple_of(16));
             let each = kv_len.div_ceil(page_size);
             let table = shuffled(batch * each);
             let device = Tensor::from_slice(stream, &table, [batch, 1, 1, each])?;

@@ -1,8 +1,8 @@
 //! The tensors of SeerAttention-R's gate, checked.
 
-use super::marks::DecodeMask;
-use super::request::Request;
-use super::run::Step;
+use super::marks::GateMask;
+use super::request::{Request, Tokens};
+use super::run::kv_lens;
 use crate::attend::check_gate_dim;
 use crate::config::{SeerDecodeKeys, pool_set};
 use crate::failure::Result;
@@ -15,7 +15,7 @@ use lacuna::{AttentionShape, Half};
 use safetensors::{Dtype, SafeTensors};
 
 /// What the gate reads, rounded to the compute type, and its settings.
-pub struct DecodeGateTensors<T> {
+pub struct Gate<T> {
     /// `[batch, q_heads, q_len, head_dim]` before the rotary embedding.
     pub q: Vec<T>,
     /// `[batch, kv_heads, kv_len, head_dim]` likewise.
@@ -36,7 +36,7 @@ pub struct DecodeGateTensors<T> {
     pub keys: SeerDecodeKeys,
 }
 
-impl<T: Half> DecodeGateTensors<T> {
+impl<T: Half> Gate<T> {
     /// Reads and checks the gate's tensors of `decode`.
     pub fn read(file: &TensorFile, shape: &AttentionShape, keys: &SeerDecodeKeys) -> Result<Self> {
         let tensors = file.tensors()?;
@@ -80,9 +80,9 @@ impl<T: Half> DecodeGateTensors<T> {
     }
 }
 
-impl<T: Half + Into<f64>> DecodeGateTensors<T> {
+impl<T: Half + Into<f64>> Gate<T> {
     /// Compares what the gate picked in each step with the f64 gate on the same values.
-    pub fn check(&self, request: &Request<T>, steps: &[Step], mask: &DecodeMask) -> Result<Lists> {
+    pub fn check(&self, request: &Request<T>, steps: &[Vec<Tokens>], picked: &GateMask) -> Result<Lists> {
         let widened = |norm: &Option<Vec<f32>>| norm.as_ref().map(|norm| widen(norm));
         let (k, w_q, w_k) = (widen(&self.k), widen(&self.w_q.data), widen(&self.w_k.data));
         let (q_norm, k_norm) = (widened(&self.q_norm), widened(&self.k_norm));
@@ -95,14 +95,15 @@ impl<T: Half + Into<f64>> DecodeGateTensors<T> {
             share_heads: true,
         };
         let mut report = Lists::default();
-        for Step { tokens, rows, q_len } in steps {
-            let lens: Vec<usize> = tokens.iter().map(|tokens| tokens.end).collect();
+        for tokens in steps {
+            let q_len = tokens.iter().map(ExactSizeIterator::len).max().unwrap_or(0);
+            let lens = kv_lens(tokens);
             let gate = DecodeGate {
-                shape: AttentionShape { q_len: *q_len, ..request.qkv.shape },
+                shape: AttentionShape { q_len, ..request.qkv.shape },
                 lens: &lens,
                 block: self.keys.block_size,
                 gate_dim: self.gate_dim(),
-                q: &widen(&request.queries(&self.q, rows, 0, *q_len)),
+                q: &widen(&request.queries(&self.q, tokens, 0, q_len)),
                 k: &k,
                 k_pools: &pools,
                 w_q: &w_q,
@@ -116,9 +117,9 @@ impl<T: Half + Into<f64>> DecodeGateTensors<T> {
             let largest = largest(&gate.logits()?);
             for (i, list) in gate.lists(&selection)?.iter().enumerate() {
                 let (b, h) = (i / request.qkv.shape.kv_heads, i % request.qkv.shape.kv_heads);
-                // Of a step the last token shows the whole list. A sequence that had ended has no new one.
+                // Of a step the last token shows the whole list.
                 let Some(token) = tokens[b].clone().next_back() else { continue };
-                let marks = mask.row(b, h, token - request.prompts[b]);
+                let marks = picked.row(b, h, token - request.prompts[b]);
                 report.add(format_args!("sequence {b}, KV head {h}, token {token}"), list, marks, largest);
             }
         }

@@ -9,12 +9,12 @@ mod request;
 mod run;
 mod seer;
 
-use crate::attend::method_options;
+use crate::attend::{common_contents, method_options, say};
+use crate::attention_call;
 use crate::config::{self, ComputeType, DecodeKeys, DecodeMethod, Method};
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 use crate::files::{Contents, OutputFile, TensorFile};
-use crate::terminal;
-use lacuna::{Device, ForwardOptions, Half, Stream, bf16, f16};
+use lacuna::{Counters, Device, Half, Stream, bf16, f16};
 use marks::Seen;
 use request::{Planner, Request};
 use run::Outcome;
@@ -24,7 +24,8 @@ use std::path::PathBuf;
 ///
 /// Reads what `attend` reads, q with a row for each token, and optionally kv_lens (i32 or i64, [B]). The first `prompt`
 /// tokens of each sequence are prefilled in one call; the others come one by one, each over the keys up to its own.
-/// Writes out and lse of all tokens, block_mask for `blocks` and `s2`, and decode_mask for `seer`.
+/// For `seer` reads gate_q, gate_k, w_q [Hkv,g*D,Dg], w_k and maybe q_norm and k_norm [Dg]. Writes out and lse of all
+/// tokens, and block_mask for block methods; that of `seer` has a row for each decoded token.
 #[derive(clap::Args)]
 pub struct Args {
     /// Which keys each token looks at
@@ -72,56 +73,39 @@ fn run_as<T: Half + Into<f64>>(
     let stream = Device::parse(&args.device)?.new_stream()?;
     let outcome = run::run(&stream, &request, keys, &options)?;
     if args.check {
-        let report = check::check(&request, &options, &outcome)?;
-        terminal::print(&report.text);
-        if !report.passed {
-            return Err(Failure::Failed(
-                "check: the output is not what the reference says; nothing was written".into(),
-            ));
-        }
+        say(&check::check(&request, &options, &outcome)?)?;
     }
-    output.write(&contents(args.method, &stream, &request, &options, &outcome)?)
+    output.write(&contents(args.method, &stream, &request, outcome))
 }
 
-fn contents<T: Half>(
-    method: Method,
-    stream: &Stream,
-    request: &Request<T>,
-    options: &ForwardOptions<'_>,
-    outcome: &Outcome,
-) -> Result<Contents> {
-    let shape = &request.qkv.shape;
-    let mut contents = Contents::default();
-    contents.add_f32("out", &[shape.batch, shape.q_heads, shape.q_len, shape.head_dim], &outcome.out);
-    contents.add_f32("lse", &[shape.batch, shape.q_heads, shape.q_len], &outcome.lse);
-    if let Planner::Pattern(pattern) = &request.planner
-        && pattern.blocks().is_some()
-    {
-        let blocks = pattern.plan(stream, shape)?.block_mask(stream, shape, &options.mask)?;
-        contents.add_blocks(&blocks, shape.batch);
+fn contents<T: Half>(method: Method, stream: &Stream, request: &Request<T>, outcome: Outcome) -> Contents {
+    let Counters { launches, mma_macs, copy_bytes, .. } = outcome.work.decode;
+    let mut all = outcome.work.prefill;
+    all.launches += launches;
+    all.mma_macs += mma_macs;
+    all.copy_bytes += copy_bytes;
+    let counted = stream.counters().is_some();
+    let work = attention_call::Work { kernels: outcome.kernels, counters: counted.then_some(all) };
+    let outputs = (outcome.out.as_slice(), outcome.lse.as_slice());
+    let mut contents = common_contents(method, stream, &request.qkv.shape, outputs, &[], &work);
+    let seen = Seen::new(request, outcome.picked.as_ref());
+    if let Some((dims, data)) = seen.block_mask() {
+        contents.add_u8("block_mask", &dims, data);
     }
-    if let Some(mask) = &outcome.mask {
-        contents.add_u8("decode_mask", &mask.dims, mask.data.clone());
-    }
-    contents.note("lacuna", env!("CARGO_PKG_VERSION"));
-    contents.note("method", method.name());
-    contents.note("dtype", shape.dtype);
-    contents.note("device", stream.device().name());
-    contents.note("device_choice", stream.device().choice());
-    contents.note("kernels", outcome.kernels.join(","));
-    contents.note("steps", outcome.steps.len());
-    let seen = Seen::new(request, outcome.mask.as_ref());
-    let (pairs, dense) = (seen.pairs(), seen.dense_pairs());
+    let pairs = seen.pairs();
     contents.note("visited_pairs", pairs);
-    contents.note("density", if dense == 0 { 0.0 } else { pairs as f64 / dense as f64 });
-    if stream.counters().is_some() {
-        let [prefill, gate, decode] = outcome.work;
-        contents.note("mma_macs", prefill.mma_macs + decode.mma_macs);
-        contents.note("copy_bytes", prefill.copy_bytes + decode.copy_bytes);
-        contents.note("decode_mma_macs", decode.mma_macs);
-        contents.note("decode_copy_bytes", decode.copy_bytes);
+    contents.note("density", seen.density(pairs));
+    contents.note("steps", outcome.steps.len());
+    if counted {
+        contents.note("decode_launches", launches);
+        contents.note("decode_mma_macs", mma_macs);
+        contents.note("decode_copy_bytes", copy_bytes);
+    }
+    if let (Planner::Gate(_), true) = (&request.planner, counted) {
+        let gate = outcome.work.gate;
+        contents.note("gate_launches", gate.launches);
         contents.note("gate_mma_macs", gate.mma_macs);
         contents.note("gate_copy_bytes", gate.copy_bytes);
     }
-    Ok(contents)
+    contents
 }

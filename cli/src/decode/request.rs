@@ -1,6 +1,6 @@
 //! The tensors of a decode request, checked before any device work.
 
-use super::gate::DecodeGateTensors;
+use super::gate::Gate;
 use crate::attend::{Pattern, Qkv};
 use crate::config::{DecodeKeys, DecodeMethod};
 use crate::failure::{Result, request};
@@ -17,7 +17,7 @@ pub enum Planner<T> {
     /// A pattern that is known from the start, over whole sequences.
     Pattern(Pattern),
     /// SeerAttention-R: the prompt is dense, then a gate picks blocks for each token.
-    Seer(Box<DecodeGateTensors<T>>),
+    Gate(Box<Gate<T>>),
 }
 
 /// A request that makes sense.
@@ -40,7 +40,7 @@ impl<T: Half> Request<T> {
         Mask::CAUSAL.validate(&qkv.shape)?;
         let planner = match method {
             DecodeMethod::Pattern(keys) => Planner::Pattern(Pattern::read(file, keys, &qkv.shape)?),
-            DecodeMethod::Seer(keys) => Planner::Seer(Box::new(DecodeGateTensors::read(file, &qkv.shape, keys)?)),
+            DecodeMethod::Seer(keys) => Planner::Gate(Box::new(Gate::read(file, &qkv.shape, keys)?)),
         };
         // Keys before the first query of the file are a prompt whose outputs nobody wants.
         let past = kv_len - q_len;
@@ -62,28 +62,22 @@ impl<T: Half> Request<T> {
         self.qkv.shape.kv_len - self.qkv.shape.q_len
     }
 
-    /// Tokens that each sequence decodes.
-    pub fn decoded(&self, b: usize) -> Tokens {
-        self.prompts[b]..self.lens[b]
-    }
-
     /// The most tokens that a sequence decodes.
     pub fn most_decoded(&self) -> usize {
-        (0..self.lens.len()).map(|b| self.decoded(b).len()).max().unwrap_or(0)
+        self.prompts.iter().zip(&self.lens).map(|(prompt, len)| len - prompt).max().unwrap_or(0)
     }
 
-    /// Rows of `q` (shaped as the file's) `[sequences, q_heads, q_len, head_dim]`: of each sequence from `first` on these
-    /// tokens, which come last; rows before them, and those of tokens without a query, are 0.
+    /// Rows of `q` (shaped as the file's) `[tokens.len(), q_heads, q_len, head_dim]`: `q_len` tokens of each sequence from
+    /// `first` on, or none, which gives rows of 0.
     pub fn queries(&self, q: &[T], tokens: &[Tokens], first: usize, q_len: usize) -> Vec<T> {
-        let (shape, past) = (self.qkv.shape, self.past());
+        let shape = self.qkv.shape;
         let mut rows = vec![T::from_f32(0.0); tokens.len() * shape.q_heads * q_len * shape.head_dim];
-        for (i, tokens) in tokens.iter().enumerate() {
-            for (h, token) in (0..shape.q_heads).flat_map(|h| tokens.clone().map(move |token| (h, token))) {
-                let Some(t) = token.checked_sub(past) else { continue };
-                let from = (((first + i) * shape.q_heads + h) * shape.q_len + t) * shape.head_dim;
-                let row = q_len - (tokens.end - token);
-                let to = ((i * shape.q_heads + h) * q_len + row) * shape.head_dim;
-                rows[to..to + shape.head_dim].copy_from_slice(&q[from..from + shape.head_dim]);
+        for (i, tokens) in tokens.iter().enumerate().filter(|(_, tokens)| !tokens.is_empty()) {
+            for h in 0..shape.q_heads {
+                let from = ((first + i) * shape.q_heads + h) * shape.q_len + tokens.start - self.past();
+                let to = (i * shape.q_heads + h) * q_len;
+                let [from, to, len] = [from, to, q_len].map(|rows| rows * shape.head_dim);
+                rows[to..to + len].copy_from_slice(&q[from..from + len]);
             }
         }
         rows

@@ -1,6 +1,6 @@
 //! SeerAttention-R: the gate's cache grows with the keys, and picks blocks for each step.
 
-use super::gate::DecodeGateTensors;
+use super::gate::Gate;
 use super::request::{Request, Tokens};
 use crate::failure::Result;
 use lacuna::methods::seer::{DecodeGate, DecodeGateConfig, DecodeGateWeights, GateCache, Rope, SelectOptions, Span};
@@ -9,17 +9,15 @@ use lacuna::{AttentionShape, BlockPlan, Half, Stream, Tensor};
 /// The gate of a request and what it has seen so far.
 pub struct SeerSteps<'a, T: Half> {
     request: &'a Request<T>,
-    tensors: &'a DecodeGateTensors<T>,
+    tensors: &'a Gate<T>,
     gate: DecodeGate<T>,
     cache: GateCache,
     options: SelectOptions,
-    /// The plan of the last step.
-    plan: Option<BlockPlan>,
 }
 
 impl<'a, T: Half> SeerSteps<'a, T> {
     /// A gate whose cache holds the prompts.
-    pub fn new(stream: &Stream, request: &'a Request<T>, tensors: &'a DecodeGateTensors<T>) -> Result<Self> {
+    pub fn new(stream: &Stream, request: &'a Request<T>, tensors: &'a Gate<T>) -> Result<Self> {
         let AttentionShape { batch, q_heads, kv_heads, kv_len, head_dim, .. } = request.qkv.shape;
         let keys = &tensors.keys;
         let norm = |values: &Option<Vec<f32>>| values.as_ref().map(|values| Tensor::vector(stream, values)).transpose();
@@ -41,33 +39,22 @@ impl<'a, T: Half> SeerSteps<'a, T> {
         let gate = DecodeGate::new(stream, (q_heads, kv_heads, head_dim), longest, config, weights)?;
         let cache = gate.cache(stream, batch, longest)?;
         let options = SelectOptions { sink_blocks: keys.sink_blocks, ..SelectOptions::new(tensors.select) };
-        let mut steps = Self { request, tensors, gate, cache, options, plan: None };
+        let mut steps = Self { request, tensors, gate, cache, options };
         let prompts: Vec<Tokens> = request.prompts.iter().map(|&prompt| 0..prompt).collect();
         steps.append(stream, &prompts, false)?;
         Ok(steps)
     }
 
-    /// Keys of a block.
-    pub fn block(&self) -> usize {
-        self.tensors.keys.block_size
-    }
-
-    /// The plan of the last step.
-    pub fn current(&self) -> Option<&BlockPlan> {
-        self.plan.as_ref()
-    }
-
-    /// Adds the new tokens to the gate's cache, and picks blocks for the rows of the step.
+    /// Adds the new tokens to the gate's cache, and picks blocks for them.
     pub fn plan(
         &mut self,
         stream: &Stream,
         shape: &AttentionShape,
         kv_lens: &Tensor<i32>,
         tokens: &[Tokens],
-        rows: &[Tokens],
-    ) -> Result<&BlockPlan> {
+    ) -> Result<BlockPlan> {
         self.append(stream, tokens, true)?;
-        let q = self.request.queries(&self.tensors.q, rows, 0, shape.q_len);
+        let q = self.request.queries(&self.tensors.q, tokens, 0, shape.q_len);
         let q = Tensor::from_slice(stream, &q, [shape.batch, shape.q_heads, shape.q_len, shape.head_dim])?;
         let mut plan = self.gate.empty_plan(stream, shape, &self.options, None)?;
         let mut workspace = stream.alloc_bytes(self.gate.workspace_bytes(shape))?;
@@ -81,7 +68,7 @@ impl<'a, T: Half> SeerSteps<'a, T> {
             &mut plan,
             &mut workspace,
         )?;
-        Ok(self.plan.insert(plan))
+        Ok(plan)
     }
 
     /// Pools these tokens of each sequence, which follow those before.
