@@ -78,11 +78,48 @@ fn steps_pages_and_prompts() {
     let folder = Folder::new();
     let tensors = qkv(BATCH, HEADS, (90, 90), DIM);
     folder.write_tensors("in.safetensors", &tensors);
-    for (prompt, tokens, page) in [(0, 16, 0), (90, 1, 0), (70, 1, 16), (64, 5, 32), (75, 16, 48)] {
-        let config = json!({"prompt_len": prompt, "tokens_per_step": tokens, "page_size": page});
+    let cases = [(0, 16, 0), (89, 3, 0), (90, 1, 0), (70, 1, 16), (64, 5, 32), (75, 3, 0), (60, 16, 48), (80, 1, 4096)];
+    for (prompt, tokens, page) in cases {
+        let config = json!({"prompt": prompt, "tokens_per_step": tokens, "page_size": page});
         let outputs = decode(&folder, "dense", &config);
         compare(&outputs, &tensors, [90; 2], &|_| true);
         assert_eq!(outputs.count("steps"), (90 - prompt as u64).div_ceil(tokens));
+        assert_eq!(outputs.metadata["kernels"].contains("decode"), prompt != 90);
+        let config = json!({"prompt_length": prompt, "tokens_per_step": tokens});
+        let contiguous = decode(&folder, "dense", &config);
+        assert_eq!(
+            (&contiguous.tensors["out"], &contiguous.tensors["lse"]),
+            (&outputs.tensors["out"], &outputs.tensors["lse"])
+        );
+    }
+}
+
+/// A prompt of nothing, of all, and of all but one token, for the methods with blocks.
+#[test]
+fn first_and_last_prompts() {
+    let folder = Folder::new();
+    let mut tensors = gate_tensors(50, 32, false);
+    let data = (0..BATCH * 4 * 4).map(|i| u8::from(i % 3 != 1)).collect();
+    tensors.push(("block_mask", Dtype::U8, vec![BATCH, 1, 4, 4], data));
+    folder.write_tensors("in.safetensors", &tensors);
+    for (prompt, tokens) in [(0, 3), (0, 16), (49, 16), (50, 1)] {
+        let with = |mut keys: serde_json::Value| {
+            keys["prompt"] = prompt.into();
+            keys["tokens_per_step"] = tokens.into();
+            keys
+        };
+        let s2 = with(json!({"block_size": 16, "local_blocks": 1, "vertical_stride": 2, "variant": "phi3"}));
+        let kept = |h: usize, i: usize, j: usize| i == j || (j + h + 1).is_multiple_of(2);
+        compare(&decode(&folder, "s2", &s2), &tensors, [50; 2], &|[_, h, token, key]| kept(h, token / 16, key / 16));
+        let outputs = decode(&folder, "blocks", &with(json!({"block_q": 16, "block_k": 16})));
+        compare(&outputs, &tensors, [50; 2], &|[b, _, token, key]| (b * 16 + token / 16 * 4 + key / 16) % 3 != 1);
+        let outputs = decode(&folder, "seer", &with(json!({"block_size": 16, "select": {"blocks": 1}})));
+        let mask = outputs.bytes("block_mask", &[BATCH, HEADS.1, 50 - prompt, 4]).to_vec();
+        let read =
+            |b: usize, kv: usize, token: usize, j: usize| mask[((b * 2 + kv) * (50 - prompt) + token - prompt) * 4 + j];
+        compare(&outputs, &tensors, [50; 2], &|[b, h, token, key]| {
+            token < prompt || read(b, h / 2, token, key / 16) != 0
+        });
     }
 }
 
@@ -149,7 +186,13 @@ fn ragged_batches() {
     }
     let s2 = json!({"block_size": 16, "local_blocks": 1, "vertical_stride": 2, "prompt": 30});
     let kept = |h: usize, i: usize, j: usize| i == j || (j + h / 2).is_multiple_of(2);
-    compare(&decode(&folder, "s2", &s2), &clean, [80, 41], &|[_, h, token, key]| kept(h, token / 16, key / 16));
+    let outputs = decode(&folder, "s2", &s2);
+    compare(&outputs, &clean, [80, 41], &|[_, h, token, key]| kept(h, token / 16, key / 16));
+    let mask = outputs.bytes("block_mask", &[BATCH, HEADS.1, 5, 5]);
+    for (b, p, i, j) in (0..100).map(|at| (at / 50, at / 25 % 2, at / 5 % 5, at % 5)) {
+        let seen = j <= i && i * 16 < [80, 41][b] && kept(2 * p, i, j);
+        assert_eq!(mask[((b * 2 + p) * 5 + i) * 5 + j], u8::from(seen), "sequence {b}, head {p}, block {i}, {j}");
+    }
     with_lens(&mut tensors, [0, 3]);
     tensors.remove(3);
     folder.write_tensors("in.safetensors", &tensors);
@@ -283,6 +326,81 @@ fn seer_ragged() {
         }
     }
     compare(&outputs, &tensors, [150, 77], &|[b, h, token, key]| token < 60 || row(b, h / 2, token)[key / 16] != 0);
+}
+
+/// One sequence of a batch.
+fn alone(tensors: &[TensorBytes], b: usize) -> Vec<TensorBytes> {
+    let weights = ["w_q", "w_k", "q_norm", "k_norm"];
+    let part = |(name, dtype, dims, bytes): &TensorBytes| {
+        if weights.contains(name) {
+            return (*name, *dtype, dims.clone(), bytes.clone());
+        }
+        let len = bytes.len() / dims[0];
+        (*name, *dtype, [&[1], &dims[1..]].concat(), bytes[b * len..(b + 1) * len].to_vec())
+    };
+    tensors.iter().map(part).collect()
+}
+
+/// With several tokens a step too, where their last steps have other numbers of tokens.
+#[test]
+fn a_sequence_gives_the_bits_that_it_gives_alone() {
+    let folder = Folder::new();
+    let mut tensors = gate_tensors(110, 32, true);
+    with_lens(&mut tensors, [110, 93]);
+    for (method, keys) in [
+        ("dense", json!({})),
+        ("s2", json!({"block_size": 16, "local_blocks": 1, "vertical_stride": 3})),
+        ("seer", json!({"block_size": 16, "select": {"threshold": 0.15}})),
+        ("seer", json!({"block_size": 16, "select": {"blocks": 2}, "compat": true, "page_size": 16})),
+    ] {
+        let mut config = keys.clone();
+        (config["prompt"], config["tokens_per_step"]) = (70.into(), 16.into());
+        folder.write_tensors("in.safetensors", &tensors);
+        let both = decode(&folder, method, &config);
+        for b in 0..BATCH {
+            folder.write_tensors("in.safetensors", &alone(&tensors, b));
+            let one = decode(&folder, method, &config);
+            for name in ["out", "lse"] {
+                let len = both.tensors[name].2.len() / BATCH;
+                assert!(
+                    one.tensors[name].2 == both.tensors[name].2[b * len..][..len],
+                    "{name}, sequence {b}, {method} {keys}"
+                );
+            }
+            if method == "seer" {
+                // Alone the shorter one has fewer rows.
+                let decoded = [40, 23][b];
+                let alone = one.bytes("block_mask", &[1, HEADS.1, decoded, 7]).chunks(decoded * 7);
+                for (kv, rows) in alone.enumerate() {
+                    let mask = both.bytes("block_mask", &[BATCH, HEADS.1, 40, 7]);
+                    assert_eq!(rows, &mask[(b * 2 + kv) * 280..][..decoded * 7], "sequence {b}, {keys}");
+                }
+            }
+        }
+    }
+}
+
+/// The steps read the blocks that are picked, and the gate reads each key once.
+#[test]
+fn work_is_that_of_the_picked_blocks() {
+    let folder = Folder::new();
+    let tensors = gate_tensors(1024, 64, false);
+    folder.write_tensors("in.safetensors", &tensors);
+    let decoded = |method: &str, config: serde_json::Value| decode(&folder, method, &config);
+    // 64 keys a block, whole blocks: every step reads 4 of 16 blocks (the 3 best and its own) or all.
+    let keys = |select: serde_json::Value| json!({"select": select, "prompt": 1023});
+    let sparse = decoded("seer", keys(json!({"token_budget": 192})));
+    let all = decoded("seer", keys(json!({"blocks": 100})));
+    let dense = decoded("dense", json!({"prompt": 1023}));
+    assert_eq!(4 * sparse.count("decode_mma_macs"), all.count("decode_mma_macs"));
+    assert_eq!(all.count("decode_mma_macs"), dense.count("decode_mma_macs"));
+    let prefill = |outputs: &Outputs| outputs.count("mma_macs") - outputs.count("decode_mma_macs");
+    assert!(prefill(&sparse) == prefill(&dense) && prefill(&dense) > 0);
+    // q of a step, and k of all tokens, two bytes an element.
+    let elements = (HEADS.0 + HEADS.1 * 1024) * BATCH * DIM;
+    assert!(sparse.count("gate_copy_bytes") >= 2 * elements as u64, "{}", sparse.metadata["gate_copy_bytes"]);
+    assert_eq!(sparse.count("gate_copy_bytes"), all.count("gate_copy_bytes"));
+    assert!(!dense.metadata.contains_key("gate_launches"));
 }
 
 /// Several tokens a step share one list; each still sees nothing of the future.

@@ -3,7 +3,7 @@
 use super::method::{Method, PatternKeys};
 use super::seer::SeerDecodeKeys;
 use super::strict::{config_error, strict_json};
-use crate::failure::{Result, request};
+use crate::failure::{Failure, Result, request};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -65,9 +65,9 @@ pub fn parse_decode(method: Method, text: &str) -> Result<(DecodeKeys, DecodeMet
     let keys: DecodeKeys = strict_json(&part(text, &entries, |name| NAMES.contains(&name)))?;
     let rest = part(text, &entries, |name| !NAMES.contains(&name));
     let method = match method {
-        Method::Seer => DecodeMethod::Seer(SeerDecodeKeys::parse(&rest)?),
+        Method::Seer => DecodeMethod::Seer(SeerDecodeKeys::parse(&rest).map_err(with_own_keys)?),
         Method::Hyper => return request!("method hyper is for whole prompts; decode has dense, blocks, s2 and seer"),
-        other => DecodeMethod::Pattern(PatternKeys::parse(other, &rest)?),
+        other => DecodeMethod::Pattern(PatternKeys::parse(other, &rest).map_err(with_own_keys)?),
     };
     if keys.cache == Cache::Evict {
         return Err(config_error("cache \"evict\" is not built yet; cache must be \"full\""));
@@ -85,6 +85,16 @@ pub fn parse_decode(method: Method, text: &str) -> Result<(DecodeKeys, DecodeMet
         return Err(config_error("causal must be true: a decoded token sees no later one"));
     }
     Ok((keys, method))
+}
+
+/// The list of known keys in an error is that of the method.
+fn with_own_keys(failure: Failure) -> Failure {
+    match failure {
+        Failure::Request(text) if text.starts_with("config: unknown field") => {
+            Failure::Request(format!("{text}; decode also has prompt, cache, page_size and tokens_per_step"))
+        }
+        other => other,
+    }
 }
 
 /// The entries of an object in the order of the text.
@@ -170,10 +180,13 @@ mod tests {
             (Method::Dense, r#"{"tokens_per_step": 0}"#, "tokens_per_step must be in 1..=16, got 0"),
             (Method::Dense, r#"{"tokens_per_step": 17}"#, "tokens_per_step must be in"),
             (Method::Dense, r#"{"causal": false}"#, "causal must be true"),
-            (Method::Dense, r#"{"block_size": 64}"#, "unknown field `block_size`"),
+            (Method::Dense, r#"{"block_size": 64}"#, "unknown field `block_size`, expected one of"),
+            (Method::Dense, r#"{"step": 64}"#, "decode also has prompt"),
             (Method::Seer, r#"{"q_pool": ["avg"]}"#, "unknown field `q_pool`"),
             (Method::Seer, r#"{"norm_eps": -1}"#, "norm_eps must be"),
             (Method::Seer, r#"{"select": {"token_budget": 0}}"#, "token_budget must be at least 1"),
+            (Method::Seer, r#"{"select": [0.1]}"#, "select: invalid type: sequence, expected an object with one rule"),
+            (Method::Seer, r#"{"select": {"block": 1}}"#, "select.block: unknown field `block`"),
             (Method::Dense, "[]", "expected an object"),
             (Method::Dense, "{} {}", "trailing"),
             (Method::Dense, r#"{"prompt": 1,}"#, "trailing comma"),

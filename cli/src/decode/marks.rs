@@ -63,7 +63,7 @@ impl<'a> Seen<'a> {
     pub fn pairs(&self) -> u64 {
         let shape = &self.shape;
         let mut pairs = 0;
-        for b in 0..shape.batch {
+        for b in 0..self.lens.len() {
             for h in 0..shape.q_heads {
                 (0..shape.q_len).for_each(|t| self.runs(b, h, t, &mut |keys, _| pairs += keys.len() as u64));
             }
@@ -89,7 +89,7 @@ impl<'a> Seen<'a> {
         let blocks = self.blocks?;
         let dims = [self.shape.batch, blocks.heads, blocks.q_blocks, blocks.kv_blocks];
         let mut data = Vec::with_capacity(dims.iter().product());
-        for (b, p) in (0..dims[0]).flat_map(|b| (0..dims[1]).map(move |p| (b, p))) {
+        for (b, p) in (0..self.lens.len()).flat_map(|b| (0..dims[1]).map(move |p| (b, p))) {
             for r in 0..dims[2] {
                 let queries = blocks.queries(&self.shape, r);
                 let end = (queries.end + self.past()).min(self.lens[b]);

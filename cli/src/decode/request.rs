@@ -24,7 +24,7 @@ pub enum Planner<T> {
 pub struct Request<T> {
     /// q, k and v of whole sequences.
     pub qkv: Qkv<T>,
-    /// Tokens of each sequence.
+    /// Tokens of each sequence; empty if the file has no query.
     pub lens: Vec<usize>,
     /// Those of them that are prefilled.
     pub prompts: Vec<usize>,
@@ -88,7 +88,9 @@ impl<T: Half> Request<T> {
 fn lens(file: &TensorFile, shape: &AttentionShape) -> Result<Vec<usize>> {
     let tensors = file.tensors()?;
     let Ok(view) = tensors.tensor("kv_lens") else {
-        return Ok(vec![shape.kv_len; shape.batch]);
+        // A batch of any size fits in a file without queries.
+        let sequences = if shape.q_len == 0 { 0 } else { shape.batch };
+        return Ok(vec![shape.kv_len; sequences]);
     };
     if view.shape() != [shape.batch] {
         let got = view.shape();

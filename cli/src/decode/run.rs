@@ -54,23 +54,22 @@ pub fn run<T: Half>(
     options: &ForwardOptions<'_>,
 ) -> Result<Outcome> {
     let shape = request.qkv.shape;
-    let mut run = Run {
-        stream,
-        request,
-        options,
-        cache: KvCache::new(stream, &shape, keys.page_size)?,
-        outcome: Outcome {
-            out: vec![0.0; request.qkv.q.len()],
-            lse: vec![f32::NEG_INFINITY; shape.batch * shape.q_heads * shape.q_len],
-            picked: match &request.planner {
-                Planner::Pattern(_) => None,
-                Planner::Gate(gate) => Some(GateMask::new(request, gate.keys.block_size)),
-            },
-            steps: Vec::new(),
-            kernels: Vec::new(),
-            work: Work::default(),
+    let outcome = Outcome {
+        out: vec![0.0; request.qkv.q.len()],
+        lse: vec![f32::NEG_INFINITY; shape.batch * shape.q_heads * shape.q_len],
+        picked: match &request.planner {
+            Planner::Pattern(_) => None,
+            Planner::Gate(gate) => Some(GateMask::new(request, gate.keys.block_size)),
         },
+        steps: Vec::new(),
+        kernels: Vec::new(),
+        work: Work::default(),
     };
+    if outcome.lse.is_empty() {
+        return Ok(outcome);
+    }
+    let cache = KvCache::new(stream, &shape, keys.page_size)?;
+    let mut run = Run { stream, request, options, cache, outcome };
     let prompts: Vec<Tokens> = request.prompts.iter().map(|&prompt| 0..prompt).collect();
     run.cache.append(stream, &request.qkv.k, &request.qkv.v, &prompts)?;
     if prompts.windows(2).all(|pair| pair[0] == pair[1]) {
