@@ -7,6 +7,7 @@ mod config;
 mod demo;
 mod distill;
 mod failure;
+mod fidelity;
 mod files;
 mod gates;
 mod info;
@@ -37,6 +38,7 @@ enum Command {
     Demo(demo::Args),
     Distill(distill::Args),
     Quality(quality::Args),
+    Fidelity(fidelity::Args),
     Show(show::Args),
     Check(check::Args),
     Info(info::Args),
@@ -62,6 +64,7 @@ fn run(command: &Command) -> Result<()> {
         Command::Demo(args) => demo::run(args),
         Command::Distill(args) => distill::run(args),
         Command::Quality(args) => quality::run(args),
+        Command::Fidelity(args) => fidelity::run(args),
         Command::Show(args) => show::run(args),
         Command::Check(args) => check::run(args),
         Command::Info(args) => info::run(args),
