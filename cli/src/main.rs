@@ -8,6 +8,7 @@ mod decode;
 mod demo;
 mod distill;
 mod failure;
+mod fidelity;
 mod files;
 mod gates;
 mod info;
@@ -39,6 +40,7 @@ enum Command {
     Demo(demo::Args),
     Distill(distill::Args),
     Quality(quality::Args),
+    Fidelity(fidelity::Args),
     Show(show::Args),
     Check(check::Args),
     Info(info::Args),
@@ -65,6 +67,7 @@ fn run(command: &Command) -> Result<()> {
         Command::Demo(args) => demo::run(args),
         Command::Distill(args) => distill::run(args),
         Command::Quality(args) => quality::run(args),
+        Command::Fidelity(args) => fidelity::run(args),
         Command::Show(args) => show::run(args),
         Command::Check(args) => check::run(args),
         Command::Info(args) => info::run(args),

@@ -32,7 +32,7 @@ pub struct HyperAnswer {
     /// Kernels and counters.
     pub work: Work,
     /// Bucket ranks of q and k; none for an exact call.
-    ranks: Option<[Vec<u16>; 2]>,
+    pub ranks: Option<[Vec<u16>; 2]>,
     /// The pairs that those ranks give.
     pub estimator: HyperEstimator,
 }

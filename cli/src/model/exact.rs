@@ -65,7 +65,7 @@ fn probabilities(heads: &Heads<'_>, h: usize, start: usize, rows: usize) -> Resu
 }
 
 /// `work` for every head, each on a thread of its own.
-fn each_head<T: Send>(heads: usize, work: &(dyn Fn(usize) -> Result<T> + Sync)) -> Result<Vec<T>> {
+pub fn each_head<T: Send>(heads: usize, work: &(dyn Fn(usize) -> Result<T> + Sync)) -> Result<Vec<T>> {
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..heads).map(|h| scope.spawn(move || work(h))).collect();
         let panicked = |_| Err(Failure::Failed("model: a thread of the attention panicked".into()));

@@ -9,7 +9,7 @@ mod exact;
 mod weights;
 
 pub use attention::{Attention, Heads};
-pub use exact::{Exact, block_maps};
+pub use exact::{Exact, block_maps, each_head};
 pub use weights::{Config, Files};
 
 use crate::failure::{Failure, Result};
