@@ -12,7 +12,7 @@
 extern "C" {
 #endif
 
-#define LACUNA_KERNELS_ABI 3
+#define LACUNA_KERNELS_ABI 4
 #define LACUNA_MAX_SPLITS 64
 
 typedef enum lacuna_status {
@@ -69,9 +69,11 @@ typedef struct lacuna_mask {
   int32_t window_right;  // keys <= p + window_right; -1: no bound
 } lacuna_mask;
 
-// Block (i, j) of plan head h is attended iff j < sink_blocks, or i - j < local_blocks (and j <= i), or
-// (j + h / heads_per_step * head_step + head_offset) % vertical_stride == 0, or h >= dense_from; in any case only
-// blocks that hold a key the token mask shows to a row of i.
+// Block (i, j) of plan head h is attended iff j < sink_blocks, or it lies in the window (j <= i and i - j <
+// local_blocks, or j > i and j - i <= local_after), or (x + h / heads_per_step * head_step + head_offset) %
+// vertical_stride == 0, or h >= dense_from; in any case only blocks that hold a key the token mask shows to a row of i.
+// x is j, or with `relative` the distance from the window: max(0, i - j - local_blocks + 1) + max(0, j - i -
+// local_after).
 typedef struct lacuna_block_formula {
   int32_t local_blocks;     // >= 0, counts the diagonal block
   int32_t vertical_stride;  // >= 1; 1: every block
@@ -80,6 +82,9 @@ typedef struct lacuna_block_formula {
   int32_t heads_per_step;   // >= 1: plan heads that share one shift (h / heads_per_step slides)
   int32_t dense_from;       // plan heads from this one on attend to every block
   int32_t sink_blocks;      // >= 0
+  int32_t local_after;      // blocks of the window after the diagonal one; -1, with local_blocks 0: the diagonal block
+                            // is at distance 2, the others one further than with 0
+  int32_t relative;         // 0: columns at multiples of the stride; 1: at such distances from the window
 } lacuna_block_formula;
 
 // For each plan row (sequence b, plan head p, query block i) the KV blocks to attend. Query head h uses plan head
@@ -92,7 +97,7 @@ typedef struct lacuna_block_plan {
   int32_t block_k;     // 16, 32, 64 or 128 keys
   int32_t row_shift;   // query block 0 starts row_shift rows before the first query: 0, or
                        // (kv_len - q_len) % block_q when rows count absolute positions
-  int32_t first_row;   // absolute index of query block 0 (a formula's i = first_row + row)
+  int32_t first_row;   // absolute index of query block 0 (a formula's i = first_row + row); may be negative
   int32_t capacity;    // lists: elements of indices
   int32_t absolute;    // 1: query blocks count absolute positions. With kv_lens, row_shift and first_row of a
                        // formula then follow from each sequence's length, and those here do not matter

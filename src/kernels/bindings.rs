@@ -2,7 +2,7 @@
 #![allow(non_camel_case_types, missing_docs, unreachable_pub, dead_code)]
 #![allow(clippy::all, clippy::pedantic, clippy::undocumented_unsafe_blocks, rustdoc::all)]
 
-pub const LACUNA_KERNELS_ABI: i32 = 3;
+pub const LACUNA_KERNELS_ABI: i32 = 4;
 pub const LACUNA_MAX_SPLITS: i32 = 64;
 pub const LACUNA_OK: lacuna_status = 0;
 /// a parameter breaks its stated range
@@ -129,9 +129,11 @@ const _: () = {
     ["Offset of field: lacuna_mask::window_left"][::core::mem::offset_of!(lacuna_mask, window_left) - 4usize];
     ["Offset of field: lacuna_mask::window_right"][::core::mem::offset_of!(lacuna_mask, window_right) - 8usize];
 };
-/// Block (i, j) of plan head h is attended iff j < sink_blocks, or i - j < local_blocks (and j <= i), or
-/// (j + h / heads_per_step * head_step + head_offset) % vertical_stride == 0, or h >= dense_from; in any case only
-/// blocks that hold a key the token mask shows to a row of i.
+/// Block (i, j) of plan head h is attended iff j < sink_blocks, or it lies in the window (j <= i and i - j <
+/// local_blocks, or j > i and j - i <= local_after), or (x + h / heads_per_step * head_step + head_offset) %
+/// vertical_stride == 0, or h >= dense_from; in any case only blocks that hold a key the token mask shows to a row of i.
+/// x is j, or with `relative` the distance from the window: max(0, i - j - local_blocks + 1) + max(0, j - i -
+/// local_after).
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct lacuna_block_formula {
@@ -149,10 +151,15 @@ pub struct lacuna_block_formula {
     pub dense_from: i32,
     /// >= 0
     pub sink_blocks: i32,
+    /// blocks of the window after the diagonal one; -1, with local_blocks 0: the diagonal block
+    /// is at distance 2, the others one further than with 0
+    pub local_after: i32,
+    /// 0: columns at multiples of the stride; 1: at such distances from the window
+    pub relative: i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_block_formula"][::core::mem::size_of::<lacuna_block_formula>() - 28usize];
+    ["Size of lacuna_block_formula"][::core::mem::size_of::<lacuna_block_formula>() - 36usize];
     ["Alignment of lacuna_block_formula"][::core::mem::align_of::<lacuna_block_formula>() - 4usize];
     ["Offset of field: lacuna_block_formula::local_blocks"]
         [::core::mem::offset_of!(lacuna_block_formula, local_blocks) - 0usize];
@@ -168,6 +175,10 @@ const _: () = {
         [::core::mem::offset_of!(lacuna_block_formula, dense_from) - 20usize];
     ["Offset of field: lacuna_block_formula::sink_blocks"]
         [::core::mem::offset_of!(lacuna_block_formula, sink_blocks) - 24usize];
+    ["Offset of field: lacuna_block_formula::local_after"]
+        [::core::mem::offset_of!(lacuna_block_formula, local_after) - 28usize];
+    ["Offset of field: lacuna_block_formula::relative"]
+        [::core::mem::offset_of!(lacuna_block_formula, relative) - 32usize];
 };
 /// For each plan row (sequence b, plan head p, query block i) the KV blocks to attend. Query head h uses plan head
 /// h * heads / q_heads. Row number: (plan_batch == 1 ? 0 : b) * heads * q_blocks + p * q_blocks + i.
@@ -187,7 +198,7 @@ pub struct lacuna_block_plan {
     /// query block 0 starts row_shift rows before the first query: 0, or
     /// (kv_len - q_len) % block_q when rows count absolute positions
     pub row_shift: i32,
-    /// absolute index of query block 0 (a formula's i = first_row + row)
+    /// absolute index of query block 0 (a formula's i = first_row + row); may be negative
     pub first_row: i32,
     /// lists: elements of indices
     pub capacity: i32,
@@ -203,7 +214,7 @@ pub struct lacuna_block_plan {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_block_plan"][::core::mem::size_of::<lacuna_block_plan>() - 88usize];
+    ["Size of lacuna_block_plan"][::core::mem::size_of::<lacuna_block_plan>() - 96usize];
     ["Alignment of lacuna_block_plan"][::core::mem::align_of::<lacuna_block_plan>() - 8usize];
     ["Offset of field: lacuna_block_plan::kind"][::core::mem::offset_of!(lacuna_block_plan, kind) - 0usize];
     ["Offset of field: lacuna_block_plan::plan_batch"][::core::mem::offset_of!(lacuna_block_plan, plan_batch) - 4usize];
@@ -322,46 +333,46 @@ pub struct lacuna_forward_params {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_forward_params"][::core::mem::size_of::<lacuna_forward_params>() - 464usize];
+    ["Size of lacuna_forward_params"][::core::mem::size_of::<lacuna_forward_params>() - 472usize];
     ["Alignment of lacuna_forward_params"][::core::mem::align_of::<lacuna_forward_params>() - 8usize];
     ["Offset of field: lacuna_forward_params::shape"][::core::mem::offset_of!(lacuna_forward_params, shape) - 0usize];
     ["Offset of field: lacuna_forward_params::mask"][::core::mem::offset_of!(lacuna_forward_params, mask) - 88usize];
     ["Offset of field: lacuna_forward_params::plan"][::core::mem::offset_of!(lacuna_forward_params, plan) - 104usize];
     ["Offset of field: lacuna_forward_params::schedule"]
-        [::core::mem::offset_of!(lacuna_forward_params, schedule) - 192usize];
-    ["Offset of field: lacuna_forward_params::q"][::core::mem::offset_of!(lacuna_forward_params, q) - 248usize];
-    ["Offset of field: lacuna_forward_params::k"][::core::mem::offset_of!(lacuna_forward_params, k) - 256usize];
-    ["Offset of field: lacuna_forward_params::v"][::core::mem::offset_of!(lacuna_forward_params, v) - 264usize];
-    ["Offset of field: lacuna_forward_params::out"][::core::mem::offset_of!(lacuna_forward_params, out) - 272usize];
-    ["Offset of field: lacuna_forward_params::lse"][::core::mem::offset_of!(lacuna_forward_params, lse) - 280usize];
-    ["Offset of field: lacuna_forward_params::sink"][::core::mem::offset_of!(lacuna_forward_params, sink) - 288usize];
+        [::core::mem::offset_of!(lacuna_forward_params, schedule) - 200usize];
+    ["Offset of field: lacuna_forward_params::q"][::core::mem::offset_of!(lacuna_forward_params, q) - 256usize];
+    ["Offset of field: lacuna_forward_params::k"][::core::mem::offset_of!(lacuna_forward_params, k) - 264usize];
+    ["Offset of field: lacuna_forward_params::v"][::core::mem::offset_of!(lacuna_forward_params, v) - 272usize];
+    ["Offset of field: lacuna_forward_params::out"][::core::mem::offset_of!(lacuna_forward_params, out) - 280usize];
+    ["Offset of field: lacuna_forward_params::lse"][::core::mem::offset_of!(lacuna_forward_params, lse) - 288usize];
+    ["Offset of field: lacuna_forward_params::sink"][::core::mem::offset_of!(lacuna_forward_params, sink) - 296usize];
     ["Offset of field: lacuna_forward_params::q_stride"]
-        [::core::mem::offset_of!(lacuna_forward_params, q_stride) - 296usize];
+        [::core::mem::offset_of!(lacuna_forward_params, q_stride) - 304usize];
     ["Offset of field: lacuna_forward_params::k_stride"]
-        [::core::mem::offset_of!(lacuna_forward_params, k_stride) - 320usize];
+        [::core::mem::offset_of!(lacuna_forward_params, k_stride) - 328usize];
     ["Offset of field: lacuna_forward_params::v_stride"]
-        [::core::mem::offset_of!(lacuna_forward_params, v_stride) - 344usize];
+        [::core::mem::offset_of!(lacuna_forward_params, v_stride) - 352usize];
     ["Offset of field: lacuna_forward_params::out_stride"]
-        [::core::mem::offset_of!(lacuna_forward_params, out_stride) - 368usize];
+        [::core::mem::offset_of!(lacuna_forward_params, out_stride) - 376usize];
     ["Offset of field: lacuna_forward_params::lse_stride"]
-        [::core::mem::offset_of!(lacuna_forward_params, lse_stride) - 392usize];
-    ["Offset of field: lacuna_forward_params::scale"][::core::mem::offset_of!(lacuna_forward_params, scale) - 416usize];
+        [::core::mem::offset_of!(lacuna_forward_params, lse_stride) - 400usize];
+    ["Offset of field: lacuna_forward_params::scale"][::core::mem::offset_of!(lacuna_forward_params, scale) - 424usize];
     ["Offset of field: lacuna_forward_params::softcap"]
-        [::core::mem::offset_of!(lacuna_forward_params, softcap) - 420usize];
+        [::core::mem::offset_of!(lacuna_forward_params, softcap) - 428usize];
     ["Offset of field: lacuna_forward_params::splits"]
-        [::core::mem::offset_of!(lacuna_forward_params, splits) - 424usize];
+        [::core::mem::offset_of!(lacuna_forward_params, splits) - 432usize];
     ["Offset of field: lacuna_forward_params::split_keys"]
-        [::core::mem::offset_of!(lacuna_forward_params, split_keys) - 428usize];
+        [::core::mem::offset_of!(lacuna_forward_params, split_keys) - 436usize];
     ["Offset of field: lacuna_forward_params::family"]
-        [::core::mem::offset_of!(lacuna_forward_params, family) - 432usize];
+        [::core::mem::offset_of!(lacuna_forward_params, family) - 440usize];
     ["Offset of field: lacuna_forward_params::reserved"]
-        [::core::mem::offset_of!(lacuna_forward_params, reserved) - 436usize];
+        [::core::mem::offset_of!(lacuna_forward_params, reserved) - 444usize];
     ["Offset of field: lacuna_forward_params::partial_out"]
-        [::core::mem::offset_of!(lacuna_forward_params, partial_out) - 440usize];
+        [::core::mem::offset_of!(lacuna_forward_params, partial_out) - 448usize];
     ["Offset of field: lacuna_forward_params::partial_lse"]
-        [::core::mem::offset_of!(lacuna_forward_params, partial_lse) - 448usize];
+        [::core::mem::offset_of!(lacuna_forward_params, partial_lse) - 456usize];
     ["Offset of field: lacuna_forward_params::counter"]
-        [::core::mem::offset_of!(lacuna_forward_params, counter) - 456usize];
+        [::core::mem::offset_of!(lacuna_forward_params, counter) - 464usize];
 };
 impl Default for lacuna_forward_params {
     fn default() -> Self {
@@ -438,13 +449,13 @@ pub struct lacuna_schedule_params {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_schedule_params"][::core::mem::size_of::<lacuna_schedule_params>() - 248usize];
+    ["Size of lacuna_schedule_params"][::core::mem::size_of::<lacuna_schedule_params>() - 256usize];
     ["Alignment of lacuna_schedule_params"][::core::mem::align_of::<lacuna_schedule_params>() - 8usize];
     ["Offset of field: lacuna_schedule_params::shape"][::core::mem::offset_of!(lacuna_schedule_params, shape) - 0usize];
     ["Offset of field: lacuna_schedule_params::mask"][::core::mem::offset_of!(lacuna_schedule_params, mask) - 88usize];
     ["Offset of field: lacuna_schedule_params::plan"][::core::mem::offset_of!(lacuna_schedule_params, plan) - 104usize];
     ["Offset of field: lacuna_schedule_params::schedule"]
-        [::core::mem::offset_of!(lacuna_schedule_params, schedule) - 192usize];
+        [::core::mem::offset_of!(lacuna_schedule_params, schedule) - 200usize];
 };
 impl Default for lacuna_schedule_params {
     fn default() -> Self {
@@ -519,7 +530,7 @@ pub struct lacuna_plan_to_mask_params {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_plan_to_mask_params"][::core::mem::size_of::<lacuna_plan_to_mask_params>() - 200usize];
+    ["Size of lacuna_plan_to_mask_params"][::core::mem::size_of::<lacuna_plan_to_mask_params>() - 208usize];
     ["Alignment of lacuna_plan_to_mask_params"][::core::mem::align_of::<lacuna_plan_to_mask_params>() - 8usize];
     ["Offset of field: lacuna_plan_to_mask_params::shape"]
         [::core::mem::offset_of!(lacuna_plan_to_mask_params, shape) - 0usize];
@@ -528,7 +539,7 @@ const _: () = {
     ["Offset of field: lacuna_plan_to_mask_params::plan"]
         [::core::mem::offset_of!(lacuna_plan_to_mask_params, plan) - 104usize];
     ["Offset of field: lacuna_plan_to_mask_params::block_mask"]
-        [::core::mem::offset_of!(lacuna_plan_to_mask_params, block_mask) - 192usize];
+        [::core::mem::offset_of!(lacuna_plan_to_mask_params, block_mask) - 200usize];
 };
 impl Default for lacuna_plan_to_mask_params {
     fn default() -> Self {

@@ -214,7 +214,7 @@ mod tests {
         for qh in 0..shape.q_heads {
             for (r, j) in (0..mask.q_blocks).flat_map(|r| (0..mask.kv_blocks).map(move |j| (r, j))) {
                 let got = mask.get(0, qh * mask.heads / shape.q_heads, r, j) == 1;
-                let i = (mask.first_row + r) as i64;
+                let i = mask.first_row + r as i64;
                 assert_eq!(got, transcribed(config, shape, qh, i, j as i64), "head {qh}, block ({i}, {j}): {config:?}");
             }
         }
