@@ -193,6 +193,35 @@ typedef struct lacuna_plan_to_mask_params {
   uint8_t* block_mask;  // [plan_batch, heads, q_blocks, kv_blocks] contiguous, 0 or 1
 } lacuna_plan_to_mask_params;
 
+// New keys and values into a paged cache that keeps, of each KV head, only the blocks that its pattern still reaches.
+// Which page a block of a head gets, and which query block reaches it last, is known in advance; no two blocks that are
+// needed at one time share a page. Token t of sequence b goes to position kv_lens[b] - added[b] + t; those before 0 or
+// beyond the last block are dropped. Afterwards the table holds the page of every block that a query from position
+// kv_lens[b] - queries on can reach, and -1 for the others up to kv_lens[b].
+typedef struct lacuna_cache_append_params {
+  int32_t batch;
+  int32_t kv_heads;
+  int32_t head_dim;        // a multiple of 8
+  int32_t len;             // new tokens of a sequence; the most of them when added is given
+  int32_t block;           // keys of a block, which is a page: 16, 32, 64 or 128
+  int32_t blocks;          // that a sequence can have
+  int32_t queries;         // of the new tokens, the last ones that attend over the cache after this call
+  int32_t reach;           // blocks this far before the first new one may be dropped; older ones do not change
+  int32_t sequence_pages;  // pages of a sequence: b has those from b * sequence_pages on
+  int32_t reserved;
+  const int32_t* kv_lens;    // [batch] keys of each sequence after the call
+  const int32_t* added;      // [batch] new tokens of each sequence, cut to [0, len], or null: len for all
+  const int32_t* homes;      // [kv_heads, blocks] page of each block among those of its sequence
+  const int32_t* last_rows;  // [kv_heads, blocks] last query block that reaches it; -1: none does
+  int32_t* block_table;      // [batch, kv_heads, blocks] contiguous
+  const void* k;             // [batch, kv_heads, len, head_dim], 16-bit elements
+  const void* v;             // as k
+  void* k_pages;             // [batch * sequence_pages, block, head_dim] contiguous: a page is of one head
+  void* v_pages;             // as k_pages
+  lacuna_strides k_stride;
+  lacuna_strides v_stride;
+} lacuna_cache_append_params;
+
 // ---------------------------------------------------------------------------------------------------------------
 // Learned gates (SeerAttention): tokens -> pooled features -> gate vectors -> block lists. All arithmetic is f32.
 //
@@ -448,6 +477,7 @@ typedef struct lacuna_kernel_table {
   // Attention of 1 to 16 queries a sequence. Lists are walked as they are: params->schedule is not read.
   int32_t (*decode_config)(const lacuna_forward_params* params, lacuna_forward_config* config);
   int32_t (*decode)(const lacuna_forward_params* params, void* stream);
+  int32_t (*cache_append)(const lacuna_cache_append_params* params, void* stream);
   int32_t (*gate_pool)(const lacuna_gate_pool_params* params, void* stream);
   int32_t (*gate_project)(const lacuna_gate_project_params* params, void* stream);
   int32_t (*gate_select)(const lacuna_gate_select_params* params, void* stream);

@@ -550,6 +550,108 @@ impl Default for lacuna_plan_to_mask_params {
         }
     }
 }
+/// New keys and values into a paged cache that keeps, of each KV head, only the blocks that its pattern still reaches.
+/// Which page a block of a head gets, and which query block reaches it last, is known in advance; no two blocks that are
+/// needed at one time share a page. Token t of sequence b goes to position kv_lens[b] - added[b] + t; those before 0 or
+/// beyond the last block are dropped. Afterwards the table holds the page of every block that a query from position
+/// kv_lens[b] - queries on can reach, and -1 for the others up to kv_lens[b].
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct lacuna_cache_append_params {
+    pub batch: i32,
+    pub kv_heads: i32,
+    /// a multiple of 8
+    pub head_dim: i32,
+    /// new tokens of a sequence; the most of them when added is given
+    pub len: i32,
+    /// keys of a block, which is a page: 16, 32, 64 or 128
+    pub block: i32,
+    /// that a sequence can have
+    pub blocks: i32,
+    /// of the new tokens, the last ones that attend over the cache after this call
+    pub queries: i32,
+    /// blocks this far before the first new one may be dropped; older ones do not change
+    pub reach: i32,
+    /// pages of a sequence: b has those from b * sequence_pages on
+    pub sequence_pages: i32,
+    pub reserved: i32,
+    /// [batch] keys of each sequence after the call
+    pub kv_lens: *const i32,
+    /// [batch] new tokens of each sequence, cut to [0, len], or null: len for all
+    pub added: *const i32,
+    /// [kv_heads, blocks] page of each block among those of its sequence
+    pub homes: *const i32,
+    /// [kv_heads, blocks] last query block that reaches it; -1: none does
+    pub last_rows: *const i32,
+    /// [batch, kv_heads, blocks] contiguous
+    pub block_table: *mut i32,
+    /// [batch, kv_heads, len, head_dim], 16-bit elements
+    pub k: *const ::core::ffi::c_void,
+    /// as k
+    pub v: *const ::core::ffi::c_void,
+    /// [batch * sequence_pages, block, head_dim] contiguous: a page is of one head
+    pub k_pages: *mut ::core::ffi::c_void,
+    /// as k_pages
+    pub v_pages: *mut ::core::ffi::c_void,
+    pub k_stride: lacuna_strides,
+    pub v_stride: lacuna_strides,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of lacuna_cache_append_params"][::core::mem::size_of::<lacuna_cache_append_params>() - 160usize];
+    ["Alignment of lacuna_cache_append_params"][::core::mem::align_of::<lacuna_cache_append_params>() - 8usize];
+    ["Offset of field: lacuna_cache_append_params::batch"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, batch) - 0usize];
+    ["Offset of field: lacuna_cache_append_params::kv_heads"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, kv_heads) - 4usize];
+    ["Offset of field: lacuna_cache_append_params::head_dim"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, head_dim) - 8usize];
+    ["Offset of field: lacuna_cache_append_params::len"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, len) - 12usize];
+    ["Offset of field: lacuna_cache_append_params::block"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, block) - 16usize];
+    ["Offset of field: lacuna_cache_append_params::blocks"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, blocks) - 20usize];
+    ["Offset of field: lacuna_cache_append_params::queries"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, queries) - 24usize];
+    ["Offset of field: lacuna_cache_append_params::reach"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, reach) - 28usize];
+    ["Offset of field: lacuna_cache_append_params::sequence_pages"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, sequence_pages) - 32usize];
+    ["Offset of field: lacuna_cache_append_params::reserved"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, reserved) - 36usize];
+    ["Offset of field: lacuna_cache_append_params::kv_lens"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, kv_lens) - 40usize];
+    ["Offset of field: lacuna_cache_append_params::added"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, added) - 48usize];
+    ["Offset of field: lacuna_cache_append_params::homes"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, homes) - 56usize];
+    ["Offset of field: lacuna_cache_append_params::last_rows"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, last_rows) - 64usize];
+    ["Offset of field: lacuna_cache_append_params::block_table"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, block_table) - 72usize];
+    ["Offset of field: lacuna_cache_append_params::k"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, k) - 80usize];
+    ["Offset of field: lacuna_cache_append_params::v"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, v) - 88usize];
+    ["Offset of field: lacuna_cache_append_params::k_pages"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, k_pages) - 96usize];
+    ["Offset of field: lacuna_cache_append_params::v_pages"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, v_pages) - 104usize];
+    ["Offset of field: lacuna_cache_append_params::k_stride"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, k_stride) - 112usize];
+    ["Offset of field: lacuna_cache_append_params::v_stride"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, v_stride) - 136usize];
+};
+impl Default for lacuna_cache_append_params {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
 pub const LACUNA_POOL_MAX: lacuna_pool = 1;
 pub const LACUNA_POOL_MIN: lacuna_pool = 2;
 pub const LACUNA_POOL_AVG: lacuna_pool = 4;
@@ -1318,6 +1420,9 @@ pub struct lacuna_kernel_table {
     pub decode: ::core::option::Option<
         unsafe extern "C" fn(params: *const lacuna_forward_params, stream: *mut ::core::ffi::c_void) -> i32,
     >,
+    pub cache_append: ::core::option::Option<
+        unsafe extern "C" fn(params: *const lacuna_cache_append_params, stream: *mut ::core::ffi::c_void) -> i32,
+    >,
     pub gate_pool: ::core::option::Option<
         unsafe extern "C" fn(params: *const lacuna_gate_pool_params, stream: *mut ::core::ffi::c_void) -> i32,
     >,
@@ -1348,7 +1453,7 @@ pub struct lacuna_kernel_table {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_kernel_table"][::core::mem::size_of::<lacuna_kernel_table>() - 160usize];
+    ["Size of lacuna_kernel_table"][::core::mem::size_of::<lacuna_kernel_table>() - 168usize];
     ["Alignment of lacuna_kernel_table"][::core::mem::align_of::<lacuna_kernel_table>() - 8usize];
     ["Offset of field: lacuna_kernel_table::abi"][::core::mem::offset_of!(lacuna_kernel_table, abi) - 0usize];
     ["Offset of field: lacuna_kernel_table::reserved"][::core::mem::offset_of!(lacuna_kernel_table, reserved) - 4usize];
@@ -1368,24 +1473,26 @@ const _: () = {
     ["Offset of field: lacuna_kernel_table::decode_config"]
         [::core::mem::offset_of!(lacuna_kernel_table, decode_config) - 72usize];
     ["Offset of field: lacuna_kernel_table::decode"][::core::mem::offset_of!(lacuna_kernel_table, decode) - 80usize];
+    ["Offset of field: lacuna_kernel_table::cache_append"]
+        [::core::mem::offset_of!(lacuna_kernel_table, cache_append) - 88usize];
     ["Offset of field: lacuna_kernel_table::gate_pool"]
-        [::core::mem::offset_of!(lacuna_kernel_table, gate_pool) - 88usize];
+        [::core::mem::offset_of!(lacuna_kernel_table, gate_pool) - 96usize];
     ["Offset of field: lacuna_kernel_table::gate_project"]
-        [::core::mem::offset_of!(lacuna_kernel_table, gate_project) - 96usize];
+        [::core::mem::offset_of!(lacuna_kernel_table, gate_project) - 104usize];
     ["Offset of field: lacuna_kernel_table::gate_select"]
-        [::core::mem::offset_of!(lacuna_kernel_table, gate_select) - 104usize];
+        [::core::mem::offset_of!(lacuna_kernel_table, gate_select) - 112usize];
     ["Offset of field: lacuna_kernel_table::block_max"]
-        [::core::mem::offset_of!(lacuna_kernel_table, block_max) - 112usize];
+        [::core::mem::offset_of!(lacuna_kernel_table, block_max) - 120usize];
     ["Offset of field: lacuna_kernel_table::hyper_sizes"]
-        [::core::mem::offset_of!(lacuna_kernel_table, hyper_sizes) - 120usize];
+        [::core::mem::offset_of!(lacuna_kernel_table, hyper_sizes) - 128usize];
     ["Offset of field: lacuna_kernel_table::hyper_plan"]
-        [::core::mem::offset_of!(lacuna_kernel_table, hyper_plan) - 128usize];
+        [::core::mem::offset_of!(lacuna_kernel_table, hyper_plan) - 136usize];
     ["Offset of field: lacuna_kernel_table::gather_config"]
-        [::core::mem::offset_of!(lacuna_kernel_table, gather_config) - 136usize];
+        [::core::mem::offset_of!(lacuna_kernel_table, gather_config) - 144usize];
     ["Offset of field: lacuna_kernel_table::gather_forward"]
-        [::core::mem::offset_of!(lacuna_kernel_table, gather_forward) - 144usize];
+        [::core::mem::offset_of!(lacuna_kernel_table, gather_forward) - 152usize];
     ["Offset of field: lacuna_kernel_table::last_error"]
-        [::core::mem::offset_of!(lacuna_kernel_table, last_error) - 152usize];
+        [::core::mem::offset_of!(lacuna_kernel_table, last_error) - 160usize];
 };
 impl Default for lacuna_kernel_table {
     fn default() -> Self {

@@ -449,7 +449,7 @@ mod tests {
                 let i = (past + t) / block;
                 for key in mask.visible(&shape, t) {
                     let index = blocks.index(0, p, i - past / block, key / block);
-                    expected[index] = formula.attends(p, i, key / block, mask.causal).into();
+                    expected[index] = formula.attends(p, i as i64, key / block, mask.causal).into();
                 }
             }
             prop_assert_eq!(blocks.data, expected);

@@ -341,6 +341,20 @@ impl BlockPlan {
         BlockMask::of_data(shape, self.block, geometry.batch, geometry.heads, self.rows, result.to_vec(stream)?)
     }
 
+    /// The blocks that a formula attends in a call, computed on the host: what [`BlockPlan::block_mask`] gives.
+    ///
+    /// # Errors
+    /// As [`BlockPlan::block_mask`]; [`Error::Unsupported`] for lists, which are on the device.
+    pub fn host_mask(&self, shape: &AttentionShape, mask: &Mask) -> Result<BlockMask> {
+        match &self.kind {
+            Kind::Formula(formula) => BlockMask::of_formula(shape, mask, formula, self.heads, self.block, self.rows),
+            Kind::Lists { .. } => Err(Error::Unsupported {
+                what: "the blocks of lists on the host".into(),
+                hint: "they are on the device: use block_mask".into(),
+            }),
+        }
+    }
+
     /// (query, key) pairs that pass plan and mask, summed over sequences and query heads. Waits for `stream`.
     ///
     /// # Errors

@@ -85,6 +85,20 @@ impl BlockFormula {
         j < self.sink_blocks || window || column || head >= self.dense_from
     }
 
+    /// The formula of keys that start at block `first` of these; query blocks count from there too.
+    pub(crate) fn from_block(self, first: usize) -> Self {
+        let shift = if self.relative { 0 } else { first % self.vertical_stride };
+        let head_offset = (self.head_offset + shift) % self.vertical_stride;
+        Self { head_offset, sink_blocks: self.sink_blocks.saturating_sub(first), ..self }
+    }
+
+    /// Whether a plan head attends to key block `j` from every query block behind it, however far. The formula must be
+    /// cache-efficient.
+    pub(crate) fn keeps(&self, head: usize, j: usize) -> bool {
+        let at = if self.relative { 1 } else { j + self.shift(head) };
+        j < self.sink_blocks || at.is_multiple_of(self.vertical_stride) || head >= self.dense_from
+    }
+
     /// Blocks by which the columns of a plan head lie before multiples of the stride, not reduced by it.
     fn shift(&self, head: usize) -> usize {
         head / self.heads_per_step * self.head_step + self.head_offset

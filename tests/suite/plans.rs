@@ -2,8 +2,8 @@
 
 use crate::harness::{Case, shape, simt, streams, uniform};
 use lacuna::{
-    AttentionShape, BlockFormula, BlockMask, BlockPlan, BlockSize, Error, ListRows, Mask, S2Config, S2Variant, Stream,
-    Tensor, bf16, f16,
+    AttentionShape, BlockFormula, BlockMask, BlockPlan, BlockSize, Error, ListRows, Mask, S2Columns, S2Config,
+    S2Variant, Stream, Tensor, bf16, f16,
 };
 use proptest::prelude::*;
 
@@ -338,23 +338,28 @@ proptest! {
     fn any_s2(
         kv_heads in 1usize..4, group in 1usize..3, q_len in 1usize..200, past in 0usize..150, size in 0usize..4,
         pattern in (0usize..4, 1usize..6, 0usize..3), step in prop::option::of(-4i64..5), offset in -5i64..6,
-        dense in 0usize..3, homogeneous: bool, phi3: bool, seed: u64,
+        dense in 0usize..3, homogeneous: bool, phi3: bool, columns in 0usize..3, right in prop::option::of(1usize..4),
+        causal: bool, seed: u64,
     ) {
-        let shape = shape(1, (group * kv_heads, kv_heads), (q_len, q_len + past), 32);
+        // Without a causal mask there may be fewer keys than queries.
+        let lens = if causal || seed % 2 == 0 { (q_len, q_len + past) } else { (q_len + past, q_len) };
+        let shape = shape(1, (group * kv_heads, kv_heads), lens, 32);
         let config = S2Config {
             block_size: SIZES[size],
             local_blocks: pattern.0,
+            local_right: right.filter(|_| !causal),
             vertical_stride: pattern.1,
+            columns: [None, Some(S2Columns::Absolute), Some(S2Columns::Relative)][columns],
             head_sliding_step: step,
             head_sliding_offset: offset,
             num_dense_kv_heads: dense.min(kv_heads),
             homogeneous,
             sink_blocks: pattern.2,
             variant: if phi3 { S2Variant::Phi3 } else { S2Variant::Dkernel },
+            causal,
         };
-        let (formula, heads, block) = config.formula(&shape).unwrap();
-        let case = Case { seed, ..Case::new(shape, Mask::CAUSAL) };
-        let blocks = BlockMask::from_formula(&shape, &case.mask, &formula, heads, block, block, true).unwrap();
+        let case = Case { seed, ..Case::new(shape, config.mask()) };
+        let blocks = config.block_mask(&shape).unwrap();
         let plan = config.plan(&shape).unwrap();
         for stream in streams(seed) {
             prop_assert_eq!(&plan.block_mask(&stream, &shape, &case.mask).unwrap(), &blocks);

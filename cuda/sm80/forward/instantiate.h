@@ -12,14 +12,15 @@ template <class Traits>
 int32_t forward_with(const char* name, const lacuna_forward_params& p, void* stream) {
   ForwardArgs args;
   args.params = p;
-  args.q_tiles = (p.shape.q_len + p.plan.row_shift + Traits::kTileRows - 1) / Traits::kTileRows;
+  const int q_tiles = (p.shape.q_len + p.plan.row_shift + Traits::kTileRows - 1) / Traits::kTileRows;
+  args.order = formula_order(p, 1, q_tiles);
   args.tiles_per_row = 1;
   args.rows_per_head = 1;
   args.q_vectors = row_starts_aligned(p.q, p.q_stride, 16);
   args.k_vectors = row_starts_aligned(p.k, p.k_stride, 16);
   args.v_vectors = row_starts_aligned(p.v, p.v_stride, 16);
   args.out_pairs = row_starts_aligned(p.out, p.out_stride, 4);
-  int64_t blocks = static_cast<int64_t>(args.q_tiles) * p.shape.q_heads * p.shape.batch;
+  int64_t blocks = static_cast<int64_t>(q_tiles) * p.shape.q_heads * p.shape.batch;
   if (p.plan.kind == LACUNA_PLAN_LISTS) {
     args.tiles_per_row = p.schedule.tile_q / Traits::kTileRows;
     args.rows_per_head = p.schedule.rows / (p.plan.plan_batch * p.plan.heads);
