@@ -73,9 +73,11 @@ typedef struct lacuna_mask {
   int32_t window_right;  // keys <= p + window_right; -1: no bound
 } lacuna_mask;
 
-// Block (i, j) of plan head h is attended iff j < sink_blocks, or i - j < local_blocks (and j <= i), or
-// (j + h / heads_per_step * head_step + head_offset) % vertical_stride == 0, or h >= dense_from; in any case only
-// blocks that hold a key the token mask shows to a row of i.
+// Block (i, j) of plan head h is attended iff j < sink_blocks, or it lies in the window (j <= i and i - j <
+// local_blocks, or j > i and j - i <= local_after), or (x + h / heads_per_step * head_step + head_offset) %
+// vertical_stride == 0, or h >= dense_from; in any case only blocks that hold a key the token mask shows to a row of i.
+// x is j, or with `relative` the distance from the window: max(0, i - j - local_blocks + 1) + max(0, j - i -
+// local_after).
 typedef struct lacuna_block_formula {
   int32_t local_blocks;     // >= 0, counts the diagonal block
   int32_t vertical_stride;  // >= 1; 1: every block
@@ -84,6 +86,9 @@ typedef struct lacuna_block_formula {
   int32_t heads_per_step;   // >= 1: plan heads that share one shift (h / heads_per_step slides)
   int32_t dense_from;       // plan heads from this one on attend to every block
   int32_t sink_blocks;      // >= 0
+  int32_t local_after;      // blocks of the window after the diagonal one; -1, with local_blocks 0: the diagonal block
+                            // is at distance 2, the others one further than with 0
+  int32_t relative;         // 0: columns at multiples of the stride; 1: at such distances from the window
 } lacuna_block_formula;
 
 // For each plan row (sequence b, plan head p, query block i) the KV blocks to attend. Query head h uses plan head
@@ -96,7 +101,7 @@ typedef struct lacuna_block_plan {
   int32_t block_k;     // 16, 32, 64 or 128 keys
   int32_t row_shift;   // query block 0 starts row_shift rows before the first query: 0, or
                        // (kv_len - q_len) % block_q when rows count absolute positions
-  int32_t first_row;   // absolute index of query block 0 (a formula's i = first_row + row)
+  int32_t first_row;   // absolute index of query block 0 (a formula's i = first_row + row); may be negative
   int32_t capacity;    // lists: elements of indices
   int32_t absolute;    // 1: query blocks count absolute positions. With lengths on the device, row_shift and first_row
                        // of a formula then follow from those of each sequence, and those here do not matter
@@ -193,6 +198,35 @@ typedef struct lacuna_plan_to_mask_params {
   lacuna_block_plan plan;
   uint8_t* block_mask;  // [plan_batch, heads, q_blocks, kv_blocks] contiguous, 0 or 1
 } lacuna_plan_to_mask_params;
+
+// New keys and values into a paged cache that keeps, of each KV head, only the blocks that its pattern still reaches.
+// Which page a block of a head gets, and which query block reaches it last, is known in advance; no two blocks that are
+// needed at one time share a page. Token t of sequence b goes to position kv_lens[b] - added[b] + t; those before 0 or
+// beyond the last block are dropped. Afterwards the table holds the page of every block that a query from position
+// kv_lens[b] - queries on can reach, and -1 for the others up to kv_lens[b].
+typedef struct lacuna_cache_append_params {
+  int32_t batch;
+  int32_t kv_heads;
+  int32_t head_dim;        // a multiple of 8
+  int32_t len;             // new tokens of a sequence; the most of them when added is given
+  int32_t block;           // keys of a block, which is a page: 16, 32, 64 or 128
+  int32_t blocks;          // that a sequence can have
+  int32_t queries;         // of the new tokens, the last ones that attend over the cache after this call
+  int32_t reach;           // blocks this far before the first new one may be dropped; older ones do not change
+  int32_t sequence_pages;  // pages of a sequence: b has those from b * sequence_pages on
+  int32_t reserved;
+  const int32_t* kv_lens;    // [batch] keys of each sequence after the call
+  const int32_t* added;      // [batch] new tokens of each sequence, cut to [0, len], or null: len for all
+  const int32_t* homes;      // [kv_heads, blocks] page of each block among those of its sequence
+  const int32_t* last_rows;  // [kv_heads, blocks] last query block that reaches it; -1: none does
+  int32_t* block_table;      // [batch, kv_heads, blocks] contiguous
+  const void* k;             // [batch, kv_heads, len, head_dim], 16-bit elements
+  const void* v;             // as k
+  void* k_pages;             // [batch * sequence_pages, block, head_dim] contiguous: a page is of one head
+  void* v_pages;             // as k_pages
+  lacuna_strides k_stride;
+  lacuna_strides v_stride;
+} lacuna_cache_append_params;
 
 // ---------------------------------------------------------------------------------------------------------------
 // Learned gates (SeerAttention): tokens -> pooled features -> gate vectors -> block lists. All arithmetic is f32.
@@ -449,6 +483,7 @@ typedef struct lacuna_kernel_table {
   // Attention of 1 to 16 queries a sequence. Lists are walked as they are: params->schedule is not read.
   int32_t (*decode_config)(const lacuna_forward_params* params, lacuna_forward_config* config);
   int32_t (*decode)(const lacuna_forward_params* params, void* stream);
+  int32_t (*cache_append)(const lacuna_cache_append_params* params, void* stream);
   int32_t (*gate_pool)(const lacuna_gate_pool_params* params, void* stream);
   int32_t (*gate_project)(const lacuna_gate_project_params* params, void* stream);
   int32_t (*gate_select)(const lacuna_gate_select_params* params, void* stream);

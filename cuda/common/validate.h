@@ -65,7 +65,8 @@ inline int32_t check_plan(const lacuna_block_plan& p, const lacuna_shape& s) {
                  "plan heads must be 1, kv_heads (%d) or q_heads (%d), got %d", s.kv_heads, s.q_heads, p.heads);
   LACUNA_REQUIRE(p.row_shift >= 0 && p.row_shift < p.block_q, "row_shift must be in 0..%d, got %d", p.block_q,
                  p.row_shift);
-  LACUNA_REQUIRE(p.first_row >= 0 && p.first_row <= (1 << 30), "first_row must be in 0..=2^30, got %d", p.first_row);
+  LACUNA_REQUIRE(p.first_row >= -(1 << 30) && p.first_row <= (1 << 30), "first_row must be in -2^30..=2^30, got %d",
+                 p.first_row);
   LACUNA_REQUIRE(s.kv_len / p.block_k < (1 << 24), "at most 2^24 KV blocks, got %d", s.kv_len / p.block_k);
   if (p.kind == LACUNA_PLAN_LISTS) {
     LACUNA_REQUIRE(p.capacity >= 0 && p.row_offsets != nullptr && (p.indices != nullptr || p.capacity == 0),
@@ -80,6 +81,9 @@ inline int32_t check_plan(const lacuna_block_plan& p, const lacuna_shape& s) {
                      f.head_offset < f.vertical_stride && f.heads_per_step >= 1,
                  "head_step and head_offset must be in 0..vertical_stride (%d) and heads_per_step >= 1, got %d, %d, %d",
                  f.vertical_stride, f.head_step, f.head_offset, f.heads_per_step);
+  LACUNA_REQUIRE(f.local_after >= (f.local_blocks == 0 ? -1 : 0),
+                 "local_after must be >= 0, or -1 with local_blocks 0, got %d with %d", f.local_after, f.local_blocks);
+  LACUNA_REQUIRE(f.relative == 0 || f.relative == 1, "relative must be 0 or 1, got %d", f.relative);
   return LACUNA_OK;
 }
 

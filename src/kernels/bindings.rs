@@ -137,9 +137,11 @@ const _: () = {
     ["Offset of field: lacuna_mask::window_left"][::core::mem::offset_of!(lacuna_mask, window_left) - 4usize];
     ["Offset of field: lacuna_mask::window_right"][::core::mem::offset_of!(lacuna_mask, window_right) - 8usize];
 };
-/// Block (i, j) of plan head h is attended iff j < sink_blocks, or i - j < local_blocks (and j <= i), or
-/// (j + h / heads_per_step * head_step + head_offset) % vertical_stride == 0, or h >= dense_from; in any case only
-/// blocks that hold a key the token mask shows to a row of i.
+/// Block (i, j) of plan head h is attended iff j < sink_blocks, or it lies in the window (j <= i and i - j <
+/// local_blocks, or j > i and j - i <= local_after), or (x + h / heads_per_step * head_step + head_offset) %
+/// vertical_stride == 0, or h >= dense_from; in any case only blocks that hold a key the token mask shows to a row of i.
+/// x is j, or with `relative` the distance from the window: max(0, i - j - local_blocks + 1) + max(0, j - i -
+/// local_after).
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct lacuna_block_formula {
@@ -157,10 +159,15 @@ pub struct lacuna_block_formula {
     pub dense_from: i32,
     /// >= 0
     pub sink_blocks: i32,
+    /// blocks of the window after the diagonal one; -1, with local_blocks 0: the diagonal block
+    /// is at distance 2, the others one further than with 0
+    pub local_after: i32,
+    /// 0: columns at multiples of the stride; 1: at such distances from the window
+    pub relative: i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_block_formula"][::core::mem::size_of::<lacuna_block_formula>() - 28usize];
+    ["Size of lacuna_block_formula"][::core::mem::size_of::<lacuna_block_formula>() - 36usize];
     ["Alignment of lacuna_block_formula"][::core::mem::align_of::<lacuna_block_formula>() - 4usize];
     ["Offset of field: lacuna_block_formula::local_blocks"]
         [::core::mem::offset_of!(lacuna_block_formula, local_blocks) - 0usize];
@@ -176,6 +183,10 @@ const _: () = {
         [::core::mem::offset_of!(lacuna_block_formula, dense_from) - 20usize];
     ["Offset of field: lacuna_block_formula::sink_blocks"]
         [::core::mem::offset_of!(lacuna_block_formula, sink_blocks) - 24usize];
+    ["Offset of field: lacuna_block_formula::local_after"]
+        [::core::mem::offset_of!(lacuna_block_formula, local_after) - 28usize];
+    ["Offset of field: lacuna_block_formula::relative"]
+        [::core::mem::offset_of!(lacuna_block_formula, relative) - 32usize];
 };
 /// For each plan row (sequence b, plan head p, query block i) the KV blocks to attend. Query head h uses plan head
 /// h * heads / q_heads. Row number: (plan_batch == 1 ? 0 : b) * heads * q_blocks + p * q_blocks + i.
@@ -195,7 +206,7 @@ pub struct lacuna_block_plan {
     /// query block 0 starts row_shift rows before the first query: 0, or
     /// (kv_len - q_len) % block_q when rows count absolute positions
     pub row_shift: i32,
-    /// absolute index of query block 0 (a formula's i = first_row + row)
+    /// absolute index of query block 0 (a formula's i = first_row + row); may be negative
     pub first_row: i32,
     /// lists: elements of indices
     pub capacity: i32,
@@ -211,7 +222,7 @@ pub struct lacuna_block_plan {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_block_plan"][::core::mem::size_of::<lacuna_block_plan>() - 88usize];
+    ["Size of lacuna_block_plan"][::core::mem::size_of::<lacuna_block_plan>() - 96usize];
     ["Alignment of lacuna_block_plan"][::core::mem::align_of::<lacuna_block_plan>() - 8usize];
     ["Offset of field: lacuna_block_plan::kind"][::core::mem::offset_of!(lacuna_block_plan, kind) - 0usize];
     ["Offset of field: lacuna_block_plan::plan_batch"][::core::mem::offset_of!(lacuna_block_plan, plan_batch) - 4usize];
@@ -330,46 +341,46 @@ pub struct lacuna_forward_params {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_forward_params"][::core::mem::size_of::<lacuna_forward_params>() - 472usize];
+    ["Size of lacuna_forward_params"][::core::mem::size_of::<lacuna_forward_params>() - 480usize];
     ["Alignment of lacuna_forward_params"][::core::mem::align_of::<lacuna_forward_params>() - 8usize];
     ["Offset of field: lacuna_forward_params::shape"][::core::mem::offset_of!(lacuna_forward_params, shape) - 0usize];
     ["Offset of field: lacuna_forward_params::mask"][::core::mem::offset_of!(lacuna_forward_params, mask) - 96usize];
     ["Offset of field: lacuna_forward_params::plan"][::core::mem::offset_of!(lacuna_forward_params, plan) - 112usize];
     ["Offset of field: lacuna_forward_params::schedule"]
-        [::core::mem::offset_of!(lacuna_forward_params, schedule) - 200usize];
-    ["Offset of field: lacuna_forward_params::q"][::core::mem::offset_of!(lacuna_forward_params, q) - 256usize];
-    ["Offset of field: lacuna_forward_params::k"][::core::mem::offset_of!(lacuna_forward_params, k) - 264usize];
-    ["Offset of field: lacuna_forward_params::v"][::core::mem::offset_of!(lacuna_forward_params, v) - 272usize];
-    ["Offset of field: lacuna_forward_params::out"][::core::mem::offset_of!(lacuna_forward_params, out) - 280usize];
-    ["Offset of field: lacuna_forward_params::lse"][::core::mem::offset_of!(lacuna_forward_params, lse) - 288usize];
-    ["Offset of field: lacuna_forward_params::sink"][::core::mem::offset_of!(lacuna_forward_params, sink) - 296usize];
+        [::core::mem::offset_of!(lacuna_forward_params, schedule) - 208usize];
+    ["Offset of field: lacuna_forward_params::q"][::core::mem::offset_of!(lacuna_forward_params, q) - 264usize];
+    ["Offset of field: lacuna_forward_params::k"][::core::mem::offset_of!(lacuna_forward_params, k) - 272usize];
+    ["Offset of field: lacuna_forward_params::v"][::core::mem::offset_of!(lacuna_forward_params, v) - 280usize];
+    ["Offset of field: lacuna_forward_params::out"][::core::mem::offset_of!(lacuna_forward_params, out) - 288usize];
+    ["Offset of field: lacuna_forward_params::lse"][::core::mem::offset_of!(lacuna_forward_params, lse) - 296usize];
+    ["Offset of field: lacuna_forward_params::sink"][::core::mem::offset_of!(lacuna_forward_params, sink) - 304usize];
     ["Offset of field: lacuna_forward_params::q_stride"]
-        [::core::mem::offset_of!(lacuna_forward_params, q_stride) - 304usize];
+        [::core::mem::offset_of!(lacuna_forward_params, q_stride) - 312usize];
     ["Offset of field: lacuna_forward_params::k_stride"]
-        [::core::mem::offset_of!(lacuna_forward_params, k_stride) - 328usize];
+        [::core::mem::offset_of!(lacuna_forward_params, k_stride) - 336usize];
     ["Offset of field: lacuna_forward_params::v_stride"]
-        [::core::mem::offset_of!(lacuna_forward_params, v_stride) - 352usize];
+        [::core::mem::offset_of!(lacuna_forward_params, v_stride) - 360usize];
     ["Offset of field: lacuna_forward_params::out_stride"]
-        [::core::mem::offset_of!(lacuna_forward_params, out_stride) - 376usize];
+        [::core::mem::offset_of!(lacuna_forward_params, out_stride) - 384usize];
     ["Offset of field: lacuna_forward_params::lse_stride"]
-        [::core::mem::offset_of!(lacuna_forward_params, lse_stride) - 400usize];
-    ["Offset of field: lacuna_forward_params::scale"][::core::mem::offset_of!(lacuna_forward_params, scale) - 424usize];
+        [::core::mem::offset_of!(lacuna_forward_params, lse_stride) - 408usize];
+    ["Offset of field: lacuna_forward_params::scale"][::core::mem::offset_of!(lacuna_forward_params, scale) - 432usize];
     ["Offset of field: lacuna_forward_params::softcap"]
-        [::core::mem::offset_of!(lacuna_forward_params, softcap) - 428usize];
+        [::core::mem::offset_of!(lacuna_forward_params, softcap) - 436usize];
     ["Offset of field: lacuna_forward_params::splits"]
-        [::core::mem::offset_of!(lacuna_forward_params, splits) - 432usize];
+        [::core::mem::offset_of!(lacuna_forward_params, splits) - 440usize];
     ["Offset of field: lacuna_forward_params::split_keys"]
-        [::core::mem::offset_of!(lacuna_forward_params, split_keys) - 436usize];
+        [::core::mem::offset_of!(lacuna_forward_params, split_keys) - 444usize];
     ["Offset of field: lacuna_forward_params::family"]
-        [::core::mem::offset_of!(lacuna_forward_params, family) - 440usize];
+        [::core::mem::offset_of!(lacuna_forward_params, family) - 448usize];
     ["Offset of field: lacuna_forward_params::reserved"]
-        [::core::mem::offset_of!(lacuna_forward_params, reserved) - 444usize];
+        [::core::mem::offset_of!(lacuna_forward_params, reserved) - 452usize];
     ["Offset of field: lacuna_forward_params::partial_out"]
-        [::core::mem::offset_of!(lacuna_forward_params, partial_out) - 448usize];
+        [::core::mem::offset_of!(lacuna_forward_params, partial_out) - 456usize];
     ["Offset of field: lacuna_forward_params::partial_lse"]
-        [::core::mem::offset_of!(lacuna_forward_params, partial_lse) - 456usize];
+        [::core::mem::offset_of!(lacuna_forward_params, partial_lse) - 464usize];
     ["Offset of field: lacuna_forward_params::counter"]
-        [::core::mem::offset_of!(lacuna_forward_params, counter) - 464usize];
+        [::core::mem::offset_of!(lacuna_forward_params, counter) - 472usize];
 };
 impl Default for lacuna_forward_params {
     fn default() -> Self {
@@ -449,17 +460,17 @@ pub struct lacuna_schedule_params {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_schedule_params"][::core::mem::size_of::<lacuna_schedule_params>() - 264usize];
+    ["Size of lacuna_schedule_params"][::core::mem::size_of::<lacuna_schedule_params>() - 272usize];
     ["Alignment of lacuna_schedule_params"][::core::mem::align_of::<lacuna_schedule_params>() - 8usize];
     ["Offset of field: lacuna_schedule_params::shape"][::core::mem::offset_of!(lacuna_schedule_params, shape) - 0usize];
     ["Offset of field: lacuna_schedule_params::mask"][::core::mem::offset_of!(lacuna_schedule_params, mask) - 96usize];
     ["Offset of field: lacuna_schedule_params::plan"][::core::mem::offset_of!(lacuna_schedule_params, plan) - 112usize];
     ["Offset of field: lacuna_schedule_params::schedule"]
-        [::core::mem::offset_of!(lacuna_schedule_params, schedule) - 200usize];
+        [::core::mem::offset_of!(lacuna_schedule_params, schedule) - 208usize];
     ["Offset of field: lacuna_schedule_params::ragged"]
-        [::core::mem::offset_of!(lacuna_schedule_params, ragged) - 256usize];
+        [::core::mem::offset_of!(lacuna_schedule_params, ragged) - 264usize];
     ["Offset of field: lacuna_schedule_params::reserved"]
-        [::core::mem::offset_of!(lacuna_schedule_params, reserved) - 260usize];
+        [::core::mem::offset_of!(lacuna_schedule_params, reserved) - 268usize];
 };
 impl Default for lacuna_schedule_params {
     fn default() -> Self {
@@ -534,7 +545,7 @@ pub struct lacuna_plan_to_mask_params {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_plan_to_mask_params"][::core::mem::size_of::<lacuna_plan_to_mask_params>() - 208usize];
+    ["Size of lacuna_plan_to_mask_params"][::core::mem::size_of::<lacuna_plan_to_mask_params>() - 216usize];
     ["Alignment of lacuna_plan_to_mask_params"][::core::mem::align_of::<lacuna_plan_to_mask_params>() - 8usize];
     ["Offset of field: lacuna_plan_to_mask_params::shape"]
         [::core::mem::offset_of!(lacuna_plan_to_mask_params, shape) - 0usize];
@@ -543,9 +554,111 @@ const _: () = {
     ["Offset of field: lacuna_plan_to_mask_params::plan"]
         [::core::mem::offset_of!(lacuna_plan_to_mask_params, plan) - 112usize];
     ["Offset of field: lacuna_plan_to_mask_params::block_mask"]
-        [::core::mem::offset_of!(lacuna_plan_to_mask_params, block_mask) - 200usize];
+        [::core::mem::offset_of!(lacuna_plan_to_mask_params, block_mask) - 208usize];
 };
 impl Default for lacuna_plan_to_mask_params {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+/// New keys and values into a paged cache that keeps, of each KV head, only the blocks that its pattern still reaches.
+/// Which page a block of a head gets, and which query block reaches it last, is known in advance; no two blocks that are
+/// needed at one time share a page. Token t of sequence b goes to position kv_lens[b] - added[b] + t; those before 0 or
+/// beyond the last block are dropped. Afterwards the table holds the page of every block that a query from position
+/// kv_lens[b] - queries on can reach, and -1 for the others up to kv_lens[b].
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct lacuna_cache_append_params {
+    pub batch: i32,
+    pub kv_heads: i32,
+    /// a multiple of 8
+    pub head_dim: i32,
+    /// new tokens of a sequence; the most of them when added is given
+    pub len: i32,
+    /// keys of a block, which is a page: 16, 32, 64 or 128
+    pub block: i32,
+    /// that a sequence can have
+    pub blocks: i32,
+    /// of the new tokens, the last ones that attend over the cache after this call
+    pub queries: i32,
+    /// blocks this far before the first new one may be dropped; older ones do not change
+    pub reach: i32,
+    /// pages of a sequence: b has those from b * sequence_pages on
+    pub sequence_pages: i32,
+    pub reserved: i32,
+    /// [batch] keys of each sequence after the call
+    pub kv_lens: *const i32,
+    /// [batch] new tokens of each sequence, cut to [0, len], or null: len for all
+    pub added: *const i32,
+    /// [kv_heads, blocks] page of each block among those of its sequence
+    pub homes: *const i32,
+    /// [kv_heads, blocks] last query block that reaches it; -1: none does
+    pub last_rows: *const i32,
+    /// [batch, kv_heads, blocks] contiguous
+    pub block_table: *mut i32,
+    /// [batch, kv_heads, len, head_dim], 16-bit elements
+    pub k: *const ::core::ffi::c_void,
+    /// as k
+    pub v: *const ::core::ffi::c_void,
+    /// [batch * sequence_pages, block, head_dim] contiguous: a page is of one head
+    pub k_pages: *mut ::core::ffi::c_void,
+    /// as k_pages
+    pub v_pages: *mut ::core::ffi::c_void,
+    pub k_stride: lacuna_strides,
+    pub v_stride: lacuna_strides,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of lacuna_cache_append_params"][::core::mem::size_of::<lacuna_cache_append_params>() - 160usize];
+    ["Alignment of lacuna_cache_append_params"][::core::mem::align_of::<lacuna_cache_append_params>() - 8usize];
+    ["Offset of field: lacuna_cache_append_params::batch"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, batch) - 0usize];
+    ["Offset of field: lacuna_cache_append_params::kv_heads"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, kv_heads) - 4usize];
+    ["Offset of field: lacuna_cache_append_params::head_dim"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, head_dim) - 8usize];
+    ["Offset of field: lacuna_cache_append_params::len"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, len) - 12usize];
+    ["Offset of field: lacuna_cache_append_params::block"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, block) - 16usize];
+    ["Offset of field: lacuna_cache_append_params::blocks"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, blocks) - 20usize];
+    ["Offset of field: lacuna_cache_append_params::queries"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, queries) - 24usize];
+    ["Offset of field: lacuna_cache_append_params::reach"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, reach) - 28usize];
+    ["Offset of field: lacuna_cache_append_params::sequence_pages"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, sequence_pages) - 32usize];
+    ["Offset of field: lacuna_cache_append_params::reserved"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, reserved) - 36usize];
+    ["Offset of field: lacuna_cache_append_params::kv_lens"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, kv_lens) - 40usize];
+    ["Offset of field: lacuna_cache_append_params::added"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, added) - 48usize];
+    ["Offset of field: lacuna_cache_append_params::homes"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, homes) - 56usize];
+    ["Offset of field: lacuna_cache_append_params::last_rows"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, last_rows) - 64usize];
+    ["Offset of field: lacuna_cache_append_params::block_table"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, block_table) - 72usize];
+    ["Offset of field: lacuna_cache_append_params::k"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, k) - 80usize];
+    ["Offset of field: lacuna_cache_append_params::v"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, v) - 88usize];
+    ["Offset of field: lacuna_cache_append_params::k_pages"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, k_pages) - 96usize];
+    ["Offset of field: lacuna_cache_append_params::v_pages"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, v_pages) - 104usize];
+    ["Offset of field: lacuna_cache_append_params::k_stride"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, k_stride) - 112usize];
+    ["Offset of field: lacuna_cache_append_params::v_stride"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, v_stride) - 136usize];
+};
+impl Default for lacuna_cache_append_params {
     fn default() -> Self {
         let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
         unsafe {
@@ -1322,6 +1435,9 @@ pub struct lacuna_kernel_table {
     pub decode: ::core::option::Option<
         unsafe extern "C" fn(params: *const lacuna_forward_params, stream: *mut ::core::ffi::c_void) -> i32,
     >,
+    pub cache_append: ::core::option::Option<
+        unsafe extern "C" fn(params: *const lacuna_cache_append_params, stream: *mut ::core::ffi::c_void) -> i32,
+    >,
     pub gate_pool: ::core::option::Option<
         unsafe extern "C" fn(params: *const lacuna_gate_pool_params, stream: *mut ::core::ffi::c_void) -> i32,
     >,
@@ -1352,7 +1468,7 @@ pub struct lacuna_kernel_table {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_kernel_table"][::core::mem::size_of::<lacuna_kernel_table>() - 160usize];
+    ["Size of lacuna_kernel_table"][::core::mem::size_of::<lacuna_kernel_table>() - 168usize];
     ["Alignment of lacuna_kernel_table"][::core::mem::align_of::<lacuna_kernel_table>() - 8usize];
     ["Offset of field: lacuna_kernel_table::abi"][::core::mem::offset_of!(lacuna_kernel_table, abi) - 0usize];
     ["Offset of field: lacuna_kernel_table::reserved"][::core::mem::offset_of!(lacuna_kernel_table, reserved) - 4usize];
@@ -1372,24 +1488,26 @@ const _: () = {
     ["Offset of field: lacuna_kernel_table::decode_config"]
         [::core::mem::offset_of!(lacuna_kernel_table, decode_config) - 72usize];
     ["Offset of field: lacuna_kernel_table::decode"][::core::mem::offset_of!(lacuna_kernel_table, decode) - 80usize];
+    ["Offset of field: lacuna_kernel_table::cache_append"]
+        [::core::mem::offset_of!(lacuna_kernel_table, cache_append) - 88usize];
     ["Offset of field: lacuna_kernel_table::gate_pool"]
-        [::core::mem::offset_of!(lacuna_kernel_table, gate_pool) - 88usize];
+        [::core::mem::offset_of!(lacuna_kernel_table, gate_pool) - 96usize];
     ["Offset of field: lacuna_kernel_table::gate_project"]
-        [::core::mem::offset_of!(lacuna_kernel_table, gate_project) - 96usize];
+        [::core::mem::offset_of!(lacuna_kernel_table, gate_project) - 104usize];
     ["Offset of field: lacuna_kernel_table::gate_select"]
-        [::core::mem::offset_of!(lacuna_kernel_table, gate_select) - 104usize];
+        [::core::mem::offset_of!(lacuna_kernel_table, gate_select) - 112usize];
     ["Offset of field: lacuna_kernel_table::block_max"]
-        [::core::mem::offset_of!(lacuna_kernel_table, block_max) - 112usize];
+        [::core::mem::offset_of!(lacuna_kernel_table, block_max) - 120usize];
     ["Offset of field: lacuna_kernel_table::hyper_sizes"]
-        [::core::mem::offset_of!(lacuna_kernel_table, hyper_sizes) - 120usize];
+        [::core::mem::offset_of!(lacuna_kernel_table, hyper_sizes) - 128usize];
     ["Offset of field: lacuna_kernel_table::hyper_plan"]
-        [::core::mem::offset_of!(lacuna_kernel_table, hyper_plan) - 128usize];
+        [::core::mem::offset_of!(lacuna_kernel_table, hyper_plan) - 136usize];
     ["Offset of field: lacuna_kernel_table::gather_config"]
-        [::core::mem::offset_of!(lacuna_kernel_table, gather_config) - 136usize];
+        [::core::mem::offset_of!(lacuna_kernel_table, gather_config) - 144usize];
     ["Offset of field: lacuna_kernel_table::gather_forward"]
-        [::core::mem::offset_of!(lacuna_kernel_table, gather_forward) - 144usize];
+        [::core::mem::offset_of!(lacuna_kernel_table, gather_forward) - 152usize];
     ["Offset of field: lacuna_kernel_table::last_error"]
-        [::core::mem::offset_of!(lacuna_kernel_table, last_error) - 152usize];
+        [::core::mem::offset_of!(lacuna_kernel_table, last_error) - 160usize];
 };
 impl Default for lacuna_kernel_table {
     fn default() -> Self {

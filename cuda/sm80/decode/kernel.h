@@ -19,14 +19,15 @@ struct DecodeWork {
   int split;
 };
 
+// The last groups come first, of all sequences: dense heads, whose splits are the longest, are the last ones.
 __device__ __forceinline__ DecodeWork decode_work(const DecodeArgs& args, int index, int tile_rows) {
   DecodeWork work;
   work.split = index % args.params.splits;
   index /= args.params.splits;
   work.first_row = index % args.row_tiles * tile_rows;
   index /= args.row_tiles;
-  work.group = index % args.groups;
-  work.batch = index / args.groups;
+  work.group = args.groups - 1 - index / args.params.shape.batch;
+  work.batch = index % args.params.shape.batch;
   return work;
 }
 

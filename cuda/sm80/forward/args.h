@@ -1,6 +1,7 @@
 // What the forward kernel is launched with: the caller's parameters and what the launcher derived from them.
 #pragma once
 
+#include "common/formula_order.h"
 #include "common/query_tile.h"
 #include "common/sequence.h"
 #include "lacuna_kernels.h"
@@ -11,10 +12,10 @@ namespace sm80 {
 
 struct ForwardArgs {
   lacuna_forward_params params;
-  int q_tiles;        // kernel tiles of a sequence
-  int tiles_per_row;  // lists: kernel tiles of a schedule row
-  int rows_per_head;  // lists: schedule rows of a (sequence, plan head)
-  bool q_vectors;     // rows start on 16-byte boundaries: cp.async serves them
+  FormulaOrder order;  // formulas
+  int tiles_per_row;   // lists: kernel tiles of a schedule row
+  int rows_per_head;   // lists: schedule rows of a (sequence, plan head)
+  bool q_vectors;      // rows start on 16-byte boundaries: cp.async serves them
   bool k_vectors;
   bool v_vectors;
   bool out_pairs;  // output rows start on 4-byte boundaries
@@ -28,7 +29,7 @@ struct Assignment {
   bool valid;  // false: the block has nothing to do
 };
 
-// The work of block `index`. Formula plans: sequence, head, tile (the last tile, which sees most, first), split.
+// The work of block `index`. Formula plans: the order of formula_order.h, then splits.
 // Lists: rows of the schedule's order (longest first), then the sequences and heads that share the row.
 template <bool kRagged>
 __device__ __forceinline__ Assignment assignment(const ForwardArgs& args, int index, int tile_rows) {
@@ -41,10 +42,10 @@ __device__ __forceinline__ Assignment assignment(const ForwardArgs& args, int in
   work.valid = true;
   int q_tile;
   if (p.plan.kind == LACUNA_PLAN_FORMULA) {
-    q_tile = args.q_tiles - 1 - index % args.q_tiles;
-    index /= args.q_tiles;
-    work.tile.head = index % shape.q_heads;
-    work.tile.batch = index / shape.q_heads;
+    const FormulaItem item = formula_item(args.order, shape.batch, index);
+    q_tile = item.q_tile;
+    work.tile.head = item.head;
+    work.tile.batch = item.batch;
     work.tile.plan_head = static_cast<int>(static_cast<int64_t>(work.tile.head) * p.plan.heads / shape.q_heads);
   } else {
     const int group = shape.q_heads / p.plan.heads;

@@ -18,14 +18,15 @@ int32_t forward_with(const char* name, const lacuna_forward_params& p, void* str
   }
   if (p.shape.cu_seqlens_k != nullptr) args.params.k_stride.batch = args.params.v_stride.batch = 0;
   const int shift = largest_row_shift(p.shape, p.plan);
-  args.q_tiles = (p.shape.q_len + shift + Traits::kTileRows - 1) / Traits::kTileRows;
+  const int q_tiles = (p.shape.q_len + shift + Traits::kTileRows - 1) / Traits::kTileRows;
+  args.order = formula_order(p, 1, q_tiles);
   args.tiles_per_row = 1;
   args.rows_per_head = 1;
   args.q_vectors = row_starts_aligned(p.q, args.params.q_stride, 16);
   args.k_vectors = row_starts_aligned(p.k, args.params.k_stride, 16);
   args.v_vectors = row_starts_aligned(p.v, args.params.v_stride, 16);
   args.out_pairs = row_starts_aligned(p.out, args.params.out_stride, 4);
-  int64_t blocks = static_cast<int64_t>(args.q_tiles) * p.shape.q_heads * p.shape.batch;
+  int64_t blocks = static_cast<int64_t>(q_tiles) * p.shape.q_heads * p.shape.batch;
   if (p.plan.kind == LACUNA_PLAN_LISTS) {
     args.tiles_per_row = p.schedule.tile_q / Traits::kTileRows;
     args.rows_per_head = p.schedule.rows / (p.plan.plan_batch * p.plan.heads);
