@@ -135,8 +135,8 @@ fn pages() {
     }
 }
 
-/// out and lse of one call.
-fn run(
+/// out and lse of one causal call.
+pub fn run(
     stream: &Stream,
     shape: &AttentionShape,
     plan: &BlockPlan,
