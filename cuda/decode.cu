@@ -74,6 +74,12 @@ int32_t decode_config(const lacuna_forward_params* params, lacuna_forward_config
   LACUNA_CHECK(check_plan(p.plan, p.shape));
   LACUNA_REQUIRE(p.shape.q_len <= sm80::kMostQueries, "decode serves 1 to %d queries a sequence, got %d",
                  sm80::kMostQueries, p.shape.q_len);
+  const int64_t rows = static_cast<int64_t>(sm80::decode_pack(p)) * p.shape.q_len;
+  LACUNA_REQUIRE(rows <= (1 << 30), "query heads that share a KV head, times queries: at most 2^30 in decode, got %lld",
+                 static_cast<long long>(rows));
+  // Queries in two query blocks walk two lists, one after the other.
+  LACUNA_REQUIRE(p.plan.kind != LACUNA_PLAN_LISTS || p.plan.capacity < (1 << 30),
+                 "lists of fewer than 2^30 entries in all in decode, got a capacity of %d", p.plan.capacity);
   LACUNA_REQUIRE(
       p.family == LACUNA_FAMILY_AUTO || p.family == LACUNA_FAMILY_PORTABLE || p.family == LACUNA_FAMILY_HOPPER,
       "family must be 0 (auto), 80 or 90, got %d", p.family);

@@ -12,6 +12,12 @@ inline bool is_block_size(int size) { return size == 16 || size == 32 || size ==
 #define LACUNA_REQUIRE(condition, ...) \
   if (!(condition)) return set_error(LACUNA_INVALID_ARGUMENT, __VA_ARGS__)
 
+// A product of counts for a grid; beyond what any grid has, also of blocks that do many at a time, it stops counting.
+inline int64_t grid_product(int64_t a, int64_t b) {
+  constexpr int64_t kTooMany = int64_t{1} << 48;
+  return a != 0 && b > kTooMany / a ? kTooMany : a * b;
+}
+
 // What a family reads of the lengths on the device.
 enum class Lengths { kNone, kKeys, kRagged };
 

@@ -4,6 +4,9 @@
 mod arguments;
 mod block_max;
 mod decode;
+mod decode_ragged;
+mod decode_raw;
+mod decode_scores;
 mod devices;
 mod forward;
 mod gate_expected;
@@ -24,6 +27,7 @@ mod seer_cache;
 mod seer_calls;
 mod seer_case;
 mod seer_decode;
+mod seer_features;
 mod seer_lists;
 mod timings;
 mod wide;

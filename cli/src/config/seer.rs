@@ -104,9 +104,10 @@ impl SeerDecodeKeys {
 pub fn pool_set(key: &str, list: &[Pool]) -> Result<Pools> {
     let count = |wanted: Pool| list.iter().filter(|&&pool| pool == wanted).count();
     if list.is_empty() || POOLS.iter().any(|&(pool, _)| count(pool) > 1) {
-        return Err(config_error(format_args!(
-            "{key} must name at least one of max, min, avg, each once, got {list:?}"
-        )));
+        let name = |pool: &Pool| POOLS.iter().find(|(known, _)| known == pool).map_or("", |&(_, name)| name);
+        let got =
+            if list.is_empty() { "none".to_owned() } else { list.iter().map(name).collect::<Vec<_>>().join(", ") };
+        return Err(config_error(format_args!("{key} must name at least one of max, min, avg, each once, got {got}")));
     }
     Ok(Pools { max: count(Pool::Max) > 0, min: count(Pool::Min) > 0, avg: count(Pool::Avg) > 0 })
 }

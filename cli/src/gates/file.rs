@@ -1,5 +1,6 @@
 //! Files of trained gates: those of `lacuna distill`, and the gate tensors of published checkpoints.
 
+use super::names::Kind;
 use super::{GateInputs, GateMatrices, Weight, plan};
 use crate::config::{Pool, pool_set};
 use crate::failure::{Failure, Result};
@@ -68,7 +69,9 @@ impl Gates {
     }
 
     fn read(file: &TensorFile, model: &Config) -> Result<Self> {
-        if file.note("kind")?.is_some_and(|kind| kind != "prefill") {
+        let tensors = file.tensors()?;
+        let published_for_decoding = Kind::published_in(&tensors) == Some(Kind::Decode);
+        if file.note("kind")?.map_or(published_for_decoding, |kind| kind != "prefill") {
             return Err(file.error("gates for decoding; these rows need gates for prefill"));
         }
         // Published checkpoints say none of these; their defaults hold then.
@@ -81,16 +84,13 @@ impl Gates {
             return Err(file.error(format_args!("rope_theta must be positive and finite, got {rope_theta}")));
         }
         let (q_pool, k_pool) = (pools(file, "q_pool", "avg")?, pools(file, "k_pool", "max,min,avg")?);
-        let tensors = file.tensors()?;
         let layers = (0..model.num_layers).map(|layer| {
             let heads = [model.num_attention_heads, model.num_key_value_heads];
             let k_inputs = k_pool.count() * model.head_dim;
-            let w_k = weight(file, &tensors, layer, ["w_k", "mask_linear_k"], &heads, k_inputs)?;
-            let Some(w_k) = w_k else {
-                return Err(file.error(format_args!("tensor `layers.{layer}.w_k` is missing")));
-            };
+            let w_k = weight(file, &tensors, layer, "w_k", &heads, k_inputs)?;
+            let w_k = w_k.ok_or_else(|| file.error(Kind::Prefill.missing(layer, "w_k")))?;
             let q_inputs = q_pool.count() * model.head_dim;
-            let w_q = weight(file, &tensors, layer, ["w_q", "mask_linear_q"], &heads[..1], q_inputs)?;
+            let w_q = weight(file, &tensors, layer, "w_q", &heads[..1], q_inputs)?;
             let gate_dim = w_k.dims[2];
             let fits = match &w_q {
                 Some(w_q) => w_q.dims[2] == gate_dim,
@@ -110,23 +110,17 @@ impl Gates {
     }
 }
 
-/// A weight of a layer by lacuna's name or, if there is none, by the published one; `None` if there is neither.
+/// A weight of a layer; `None`: the file has none of that name. Published weights lie as they are used here: a row of
+/// outputs for each input, as in x W.
 fn weight(
     file: &TensorFile,
     tensors: &SafeTensors<'_>,
     layer: usize,
-    [own, published]: [&str; 2],
+    name: &str,
     heads: &[usize],
     inputs: usize,
 ) -> Result<Option<Weight<bf16>>> {
-    let own = format!("layers.{layer}.{own}");
-    let published = format!("layers.{layer}.self_attn.attn_gate.{published}.weight");
-    // A checkpoint's names may begin with `model.`.
-    let ends = |name: &&str| name.strip_suffix(&published).is_some_and(|head| head.is_empty() || head.ends_with('.'));
-    let names = tensors.names();
-    let Some(name) = names.iter().copied().find(|&name| name == own).or_else(|| names.into_iter().find(ends)) else {
-        return Ok(None);
-    };
+    let Some(name) = Kind::Prefill.find(tensors, layer, name) else { return Ok(None) };
     let (view, dims) = file.float_tensor::<3>(tensors, name)?;
     let even = (2..=256).contains(&dims[2]) && dims[2].is_multiple_of(2);
     if !heads.contains(&dims[0]) || dims[1] != inputs || !even {
@@ -157,4 +151,146 @@ fn pools(file: &TensorFile, key: &str, default: &str) -> Result<Pools> {
     };
     let list = text.split(',').map(pool).collect::<Result<Vec<_>, Failure>>()?;
     pool_set(key, &list)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lacuna::methods::seer::{GateWeights, SeerGate};
+    use lacuna::{DType, Device, Tensor};
+    use safetensors::{Dtype, serialize, tensor::TensorView};
+
+    const HEADS: (usize, usize) = (4, 2);
+    const DIM: usize = 8;
+
+    fn model() -> Config {
+        Config {
+            vocab_size: 256,
+            hidden_size: 32,
+            num_layers: 3,
+            num_attention_heads: HEADS.0,
+            num_key_value_heads: HEADS.1,
+            head_dim: DIM,
+            rope_theta: 10000.0,
+            rms_norm_eps: 1e-6,
+            max_position_embeddings: 64,
+        }
+    }
+
+    /// What stands at (head, input, output) of a layer's weight: small, and exact in bf16.
+    fn element(layer: usize, h: usize, i: usize, o: usize) -> f32 {
+        ((layer * 5 + h * 11 + i * 3 + o * 7) % 13) as f32 / 8.0 - 0.75
+    }
+
+    struct Stored {
+        name: String,
+        dtype: Dtype,
+        dims: Vec<usize>,
+        bytes: Vec<u8>,
+    }
+
+    /// `[heads, inputs, outputs]` as a published checkpoint has it, in bf16.
+    fn stored(layer: usize, name: &str, [heads, inputs, outputs]: [usize; 3]) -> Stored {
+        let all = (0..heads).flat_map(|h| (0..inputs).flat_map(move |i| (0..outputs).map(move |o| (h, i, o))));
+        let bytes = all.flat_map(|(h, i, o)| bf16::from_f32(element(layer, h, i, o)).to_bits().to_le_bytes()).collect();
+        let name = format!("model.layers.{layer}.self_attn.attn_gate.{name}.weight");
+        Stored { name, dtype: Dtype::BF16, dims: vec![heads, inputs, outputs], bytes }
+    }
+
+    fn file(tensors: &[Stored]) -> TensorFile {
+        let views = tensors.iter().map(|t| (&t.name, TensorView::new(t.dtype, t.dims.clone(), &t.bytes).unwrap()));
+        TensorFile::from_bytes(Path::new("published"), serialize(views, None).unwrap()).unwrap()
+    }
+
+    fn refused(tensors: &[Stored]) -> String {
+        Gates::read(&file(tensors), &model()).err().unwrap().line()
+    }
+
+    #[test]
+    fn published_checkpoints_by_their_names() {
+        // One linear layer, for each query head; and two, the second for each KV head.
+        let single: Vec<Stored> = (0..3).map(|l| stored(l, "mask_linear_k", [HEADS.0, 3 * DIM, DIM])).collect();
+        let double =
+            |l| [stored(l, "mask_linear_k", [HEADS.1, 3 * DIM, 16]), stored(l, "mask_linear_q", [HEADS.0, DIM, 16])];
+        let double: Vec<Stored> = (0..3).flat_map(double).collect();
+        for (tensors, k_heads, gate_dim, with_q) in [(single, HEADS.0, DIM, false), (double, HEADS.1, 16, true)] {
+            let gates = Gates::read(&file(&tensors), &model()).unwrap();
+            assert_eq!((gates.block_size, gates.layers.len()), (64, 3));
+            assert_eq!((gates.q_pool, gates.k_pool), (Pools::AVG, Pools::MAX_MIN_AVG));
+            for (layer, GateMatrices { w_k, w_q }) in gates.layers.iter().enumerate() {
+                assert_eq!(w_k.dims, [k_heads, 3 * DIM, gate_dim]);
+                assert_eq!(w_k.data[(3 * DIM + 2) * gate_dim + 5].to_f32(), element(layer, 1, 2, 5));
+                assert_eq!(w_q.is_some(), with_q);
+                check_logits(layer, w_k, w_q.as_ref());
+            }
+        }
+    }
+
+    /// The logit of one block of 16 tokens, as the published code multiplies: features in row vectors, x W.
+    fn check_logits(layer: usize, w_k: &Weight<bf16>, w_q: Option<&Weight<bf16>>) {
+        let stream = Device::simt().unwrap().new_stream().unwrap();
+        let value = |seed: usize, at: usize| ((at * 7 + seed * 3 + at / 8 * 5) % 17) as f32 / 8.0 - 1.0;
+        let tensor = |seed, heads| {
+            let values: Vec<bf16> = (0..heads * 16 * DIM).map(|at| bf16::from_f32(value(seed, at))).collect();
+            Tensor::from_slice(&stream, &values, [1, heads, 16, DIM]).unwrap()
+        };
+        let (q, k) = (tensor(1, HEADS.0), tensor(2, HEADS.1));
+        let config = GateConfig { block_size: 16, q_pool: Pools::AVG, k_pool: Pools::MAX_MIN_AVG, rope: None };
+        let uploaded = w_q.map(|w_q| w_q.upload(&stream).unwrap());
+        let weights = GateWeights { w_k: w_k.upload(&stream).unwrap(), w_q: uploaded };
+        let gate = SeerGate::new(&stream, (HEADS.0, HEADS.1, DIM), 16, config, weights).unwrap();
+        let shape = AttentionShape {
+            batch: 1,
+            q_heads: HEADS.0,
+            kv_heads: HEADS.1,
+            q_len: 16,
+            kv_len: 16,
+            head_dim: DIM,
+            dtype: DType::BF16,
+        };
+        let logits = gate.logits(&stream, &shape, &Mask::CAUSAL, q.view(), k.view()).unwrap().to_vec(&stream).unwrap();
+
+        let column = |seed, head: usize, d: usize| (0..16).map(move |t| value(seed, (head * 16 + t) * DIM + d));
+        let [heads, _, gate_dim] = w_k.dims;
+        for (h, logit) in logits.into_iter().enumerate() {
+            let kv_head = h / 2;
+            let mean = |seed, head, d| column(seed, head, d).sum::<f32>() / 16.0;
+            let most = (0..DIM).map(|d| column(2, kv_head, d).fold(f32::MIN, f32::max));
+            let least = (0..DIM).map(|d| column(2, kv_head, d).fold(f32::MAX, f32::min));
+            let features: Vec<f32> = most.chain(least).chain((0..DIM).map(|d| mean(2, kv_head, d))).collect();
+            let of_weight = if heads == HEADS.0 { h } else { kv_head };
+            let mut expected = 0.0;
+            for o in 0..gate_dim {
+                let key: f32 = features.iter().enumerate().map(|(i, x)| x * element(layer, of_weight, i, o)).sum();
+                let query = match w_q {
+                    None => mean(1, h, o),
+                    Some(_) => (0..DIM).map(|i| mean(1, h, i) * element(layer, h, i, o)).sum(),
+                };
+                expected += query * key / (gate_dim as f32).sqrt();
+            }
+            assert!(
+                (logit - expected).abs() <= 1e-4 * expected.abs().max(1.0),
+                "head {h}: {logit}, expected {expected}"
+            );
+        }
+    }
+
+    #[test]
+    fn published_checkpoints_that_do_not_fit() {
+        let k = |layer| stored(layer, "mask_linear_k", [HEADS.0, 3 * DIM, DIM]);
+        let missing = refused(&[k(0), k(2)]);
+        assert!(missing.contains("`layers.1.w_k` is missing"), "{missing}");
+        assert!(missing.contains("`model.layers.1.self_attn.attn_gate.mask_linear_k.weight`"), "{missing}");
+        let wide = refused(&[stored(0, "mask_linear_k", [HEADS.0, 2 * DIM, DIM])]);
+        assert!(wide.contains("mask_linear_k.weight` must be [heads, 24, gate dim]"), "{wide}");
+        let flat = refused(&[Stored { dims: vec![HEADS.0 * 3 * DIM, DIM], ..k(0) }]);
+        assert!(flat.contains("must have 3 dimensions"), "{flat}");
+        let bytes = vec![0; HEADS.0 * 3 * DIM * DIM];
+        let small = refused(&[Stored { dtype: Dtype::I8, bytes, ..k(0) }]);
+        assert!(small.contains("must be F16, BF16 or F32, got I8"), "{small}");
+        let other_dim = refused(&[k(0), stored(0, "mask_linear_q", [HEADS.0, DIM, 16])]);
+        assert!(other_dim.contains("the gate dim of the queries must be 8"), "{other_dim}");
+        let of_decoding = refused(&[stored(0, "attngate_linear_k", [HEADS.1, 3 * DIM, DIM])]);
+        assert!(of_decoding.contains("gates for decoding"), "{of_decoding}");
+    }
 }

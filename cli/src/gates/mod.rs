@@ -2,6 +2,7 @@
 
 mod exact;
 mod file;
+mod names;
 
 pub use exact::{Lists, frequencies, largest, reference_pools, reference_rule};
 pub use file::Gates;
