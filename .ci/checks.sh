@@ -62,12 +62,12 @@ starts_without_driver() {
 # Source files stay below 30 KB (generated bindings aside).
 file_sizes() {
   local large folder folders=()
-  for folder in src cuda cli build build.rs xtask tests simt-tests examples benches tools; do
+  for folder in src cuda capi cli python build build.rs xtask tests simt-tests examples benches tools; do
     [[ -e $folder ]] && folders+=("$folder")
   done
   large=$(find "${folders[@]}" -type f \
-    \( -name '*.rs' -o -name '*.py' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h' -o -name '*.cpp' -o -name '*.sh' \) \
-    -size +30720c ! -path src/kernels/bindings.rs -printf '%s %p\n')
+    \( -name '*.rs' -o -name '*.py' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h' -o -name '*.c' -o -name '*.cpp' -o -name '*.sh' \) \
+    -size +30720c ! -path src/kernels/bindings.rs ! -path capi/src/abi.rs -printf '%s %p\n')
   if [[ -n $large ]]; then
     printf 'larger than 30 KB:\n%s\n' "$large"
     return 1
@@ -79,7 +79,7 @@ package() {
   local list
   list=$(cargo package -p lacuna --allow-dirty --list)
   echo "$list" | awk -F/ '{ n[$1 (NF > 1 ? "/" : "")]++ } END { for (top in n) printf "  %4d %s\n", n[top], top }' | sort -k 2
-  if echo "$list" | grep -E '^(data|cli|tests|xtask|target)/'; then
+  if echo "$list" | grep -E '^(capi|data|cli|examples|python|tests|xtask|target)/'; then
     echo "the files above do not belong in the package"
     return 1
   fi
