@@ -59,6 +59,35 @@ starts_without_driver() {
   "$binary" info
 }
 
+# liblacuna as its users meet it: installed, through pkg-config, from C and C++, under AddressSanitizer, shared and static.
+c_abi() {
+  local prefix=$PWD/target/ci/prefix
+  rm -rf "$prefix"
+  make --no-print-directory install PREFIX="$prefix"
+  export PKG_CONFIG_PATH=$prefix/lib/pkgconfig LD_LIBRARY_PATH=$prefix/lib
+  local header flags libs warnings="-Wall -Wextra -pedantic -Werror"
+  flags=$(pkg-config --cflags lacuna) libs=$(pkg-config --libs lacuna)
+  echo "-- every header alone, as C11 and as C++17"
+  for header in lacuna.h lacuna/{attention,core,hyper,plan,seer,tensor}.h; do
+    echo "#include <$header>" | cc -x c -std=c11 $warnings $flags -fsyntax-only -
+    echo "#include <$header>" | c++ -x c++ -std=c++17 $warnings $flags -fsyntax-only -
+  done
+  echo "-- the library exports what the headers declare"
+  diff <(nm -D --defined-only "$prefix/lib/liblacuna.so" | awk '{ print $3 }' | sort) \
+    <(grep -ohE '\blacuna_[a-z0-9_]+\(' -r "$prefix/include" | tr -d '(' | sort -u)
+  echo "-- programs, under AddressSanitizer"
+  local sanitize="-g -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined" out=target/ci
+  cc -std=c11 $warnings $sanitize $flags examples/01_attention.c $libs -lm -o $out/attention
+  c++ -std=c++17 $warnings $sanitize $flags examples/02_serving.cpp $libs -pthread -o $out/serving
+  cc -std=c11 $warnings $sanitize $flags examples/03_hostile.c $libs -pthread -o $out/hostile
+  local program
+  for program in attention serving hostile; do $out/$program; done
+  echo "-- linked statically"
+  cc -std=c11 $flags examples/01_attention.c $(pkg-config --static --libs lacuna | sed 's/-llacuna/-l:liblacuna.a/') \
+    -o $out/attention-static
+  env -u LD_LIBRARY_PATH $out/attention-static
+}
+
 # Source files stay below 30 KB (generated bindings aside).
 file_sizes() {
   local large folder folders=()
@@ -129,6 +158,6 @@ peers() {
 }
 
 case ${1:-} in
-  bindings | facts | features | file_sizes | gpu_bundle | machine_code | no_compiler | package | peers | starts_without_driver) "$1" ;;
+  bindings | c_abi | facts | features | file_sizes | gpu_bundle | machine_code | no_compiler | package | peers | starts_without_driver) "$1" ;;
   *) echo "no such check: ${1:-}" >&2; exit 2 ;;
 esac
