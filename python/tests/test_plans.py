@@ -21,7 +21,7 @@ def test_block_masks(inputs, heads, blocks, per_sequence):
 
 def test_lists_are_masks():
     mask = numpy.array([[1, 0, 0, 1], [0, 1, 1, 0], [0, 0, 0, 0], [1, 1, 1, 1]], numpy.uint8)
-    offsets = numpy.cumsum([0, *mask.sum(1)])
+    offsets = numpy.cumsum([0, *mask.sum(1).tolist()])
     lists = lacuna.BlockLists(offsets, numpy.nonzero(mask)[1], block_q=16, block_k=16)
     shape = lacuna.Shape(1, 2, 2, 64, 64, 64, "f16")
     for plan in (lists, lacuna.Blocks(mask, 16, 16), lacuna.Blocks(mask.tolist(), 16, 16)):
