@@ -28,7 +28,7 @@ wheel: ## build the Python wheel into target/wheel; FEATURES=simt,cuda
 cuda-toolkit: ## install the pinned CUDA compiler and libclang as Python wheels under target/cuda-toolkit
 	@tools/fetch-cuda.sh
 
-bindings: cuda-toolkit ## regenerate src/kernels/bindings.rs from cuda/lacuna_kernels.h
+bindings: cuda-toolkit ## regenerate the Rust side of cuda/lacuna_kernels.h and of capi/include
 	cargo xtask bindings
 
 fmt: ## format Rust and CUDA sources

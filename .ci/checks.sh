@@ -88,6 +88,29 @@ c_abi() {
   env -u LD_LIBRARY_PATH $out/attention-static
 }
 
+# The wheel as its users meet it: installed into an environment of its own, tested away from the sources. Tests against
+# torch run where it is installed; pytest's header says whether it is.
+python_wheel() {
+  tools/wheel.sh
+  local environment=target/ci/python wheel
+  wheel=$(echo target/wheel/lacuna-*-py3-none-*.whl)
+  python3 -m venv --clear "$environment"
+  "$environment/bin/pip" install --quiet --disable-pip-version-check --no-input "$wheel[test]" mypy
+  "$environment/bin/pip" show --files lacuna | grep -E '\.so|\.h|py\.typed'
+  local library
+  library=$("$environment/bin/python" -c 'import lacuna, pathlib; print(pathlib.Path(lacuna.__file__).parent / "liblacuna.so")')
+  if ldd "$library" | grep -E 'libstdc|libcuda\.|libcudart'; then
+    echo "the wheel's library needs more than the C library"
+    return 1
+  fi
+  "$environment/bin/python" -m pytest -q -rs -p no:cacheprovider python/tests
+  echo "-- the examples of the package and of its README"
+  "$environment/bin/python" -c 'import doctest, lacuna; assert doctest.testmod(lacuna) == (0, 3)'
+  "$environment/bin/python" -c "$(sed -n '/^```python/,/^```/p' python/README.md | sed '/^```/d')"
+  echo "-- types"
+  "$environment/bin/mypy" --config-file python/pyproject.toml python/lacuna
+}
+
 # Source files stay below 30 KB (generated bindings aside).
 file_sizes() {
   local large folder folders=()
@@ -158,6 +181,6 @@ peers() {
 }
 
 case ${1:-} in
-  bindings | c_abi | facts | features | file_sizes | gpu_bundle | machine_code | no_compiler | package | peers | starts_without_driver) "$1" ;;
+  bindings | c_abi | facts | features | file_sizes | gpu_bundle | machine_code | no_compiler | package | peers | python_wheel | starts_without_driver) "$1" ;;
   *) echo "no such check: ${1:-}" >&2; exit 2 ;;
 esac

@@ -5,8 +5,8 @@
 >>> lacuna.attention(q, k, v, causal=True, plan=lacuna.S2(local_blocks=2, vertical_stride=2)).shape
 (1, 4, 256, 64)
 
-Arrays are used in place, without a copy: numpy arrays and CPU torch tensors on the CPU (the "SIMT host"), CUDA tensors of
-torch, or of anything with DLPack or `__cuda_array_interface__`, on their GPU.
+Arrays are used in place, without a copy: numpy arrays and CPU torch tensors on the CPU (the "SIMT host"), CUDA tensors
+of torch, or of anything with DLPack or `__cuda_array_interface__`, on their GPU.
 """
 
 from __future__ import annotations

@@ -73,8 +73,8 @@ class Array:
 def view(what: str, given: Any, dtype: str | None = None, stream: int | None = None) -> Array:
     """An array of another library, seen in place.
 
-    `dtype` names the elements of arrays whose library has no such type: "bf16" for uint16 or int16. `stream` is the CUDA
-    stream of the call, which DLPack producers wait with.
+    `dtype` names the elements of arrays whose library has no such type: "bf16" for uint16 or int16. `stream` is the
+    CUDA stream of the call, which DLPack producers make wait for what they write.
     """
     if is_torch(given):
         array = _torch(what, given)
@@ -116,7 +116,9 @@ def _numpy(given: numpy.ndarray) -> Array:
 
 def _torch(what: str, given: Any) -> Array:
     if given.layout is not sys.modules["torch"].strided or given.is_conj() or given.is_neg():
-        raise InvalidArgument(f"{what}: expected a plain strided tensor, got {given.layout} (conj or neg views resolved)")
+        raise InvalidArgument(
+            f"{what}: expected a plain strided tensor, got {given.layout} (conj or neg views resolved)"
+        )
     if given.device.type not in ("cpu", "cuda"):
         raise InvalidArgument(f"{what}: expected memory of the CPU or of a CUDA GPU, got {given.device}")
     name = str(given.dtype).removeprefix("torch.")
@@ -164,10 +166,10 @@ def _in_elements(what: str, strides: tuple[int, ...], itemsize: int, shape: tupl
 
 def empty(like: Any, shape: tuple[int, ...], dtype: str | None = None) -> Any:
     """An array of the same library on the same device; `dtype` None is that of `like`."""
-    torch = sys.modules.get("torch")
     if is_torch(like):
-        kinds = {"f32": torch.float32, "u8": torch.uint8}
-        return torch.empty(shape, dtype=kinds[dtype] if dtype else like.dtype, device=like.device)
+        torch: Any = sys.modules["torch"]
+        types = {"f32": torch.float32, "u8": torch.uint8}
+        return torch.empty(shape, dtype=types[dtype] if dtype else like.dtype, device=like.device)
     kinds = {"f32": "float32", "u8": "uint8"}
     if isinstance(like, numpy.ndarray):
         return numpy.empty(shape, kinds[dtype] if dtype else like.dtype)

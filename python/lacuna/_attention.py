@@ -73,8 +73,9 @@ def raw_stream(stream: Any) -> int | None:
         return stream if isinstance(stream, int) else None
     for name in ("cuda_stream", "ptr"):
         if isinstance(getattr(stream, name, None), int):
-            return getattr(stream, name)
-    raise InvalidArgument(f"stream: expected a lacuna.Stream, a CUstream as a number, or a stream of torch or CuPy, got {stream!r}")
+            return int(getattr(stream, name))
+    expected = "a lacuna.Stream, a CUstream as a number, or a stream of torch or CuPy"
+    raise InvalidArgument(f"stream: expected {expected}, got {stream!r}")
 
 
 def stream_for(on: Any, stream: Any, array: Array) -> Stream:
@@ -129,7 +130,8 @@ def options_of(
     if block_table is not None:
         table = view("block_table", block_table)
         if len(table.shape) not in (2, 3):
-            raise InvalidArgument(f"block_table: expected [batch, pages] or [batch, kv_heads, pages], got {list(table.shape)}")
+            expected = "[batch, pages] or [batch, kv_heads, pages]"
+            raise InvalidArgument(f"block_table: expected {expected}, got {list(table.shape)}")
         # The ABI has an axis for heads and one of size 1 before the pages.
         middle = table.shape[1:-1] or (1,)
         of_middle = table.strides[1:-1] or (0,)
@@ -177,8 +179,8 @@ def attention(
     Arrays are used in place: numpy arrays and CPU tensors by the SIMT host, CUDA memory by its GPU.
 
     Args:
-        q: [batch, q_heads, q_len, head_dim], float16 or bfloat16; q_heads is a multiple of kv_heads. head_dim is 32, 64,
-            96, 128 or 256, and its elements are contiguous; other strides are free.
+        q: [batch, q_heads, q_len, head_dim], float16 or bfloat16; q_heads is a multiple of kv_heads. head_dim is 32,
+            64, 96, 128 or 256, and its elements are contiguous; other strides are free.
         k, v: [batch, kv_heads, kv_len, head_dim], or with `block_table` pages [pages, kv_heads, page_size, head_dim].
         plan: a planner of this package, or None: every key.
         causal: hides keys after the query; the last query is aligned with the last key (q_len <= kv_len).
@@ -188,10 +190,10 @@ def attention(
         sink: f32 [q_heads], a logit for each head that joins the denominator.
         splits: parts that the keys are cut into and that run at once, 1 to 64.
         family: "auto", "portable" or "hopper": the kernels that may serve the call.
-        layout: "bhsd", or "bshd" for tensors [batch, seq, heads, head_dim] (pages: [pages, page_size, heads, head_dim]).
+        layout: "bhsd", or "bshd" for tensors [batch, seq, heads, head_dim] (pages: [pages, page_size, heads, dim]).
         dtype: "bf16" for arrays of uint16 that hold its bits.
-        block_table: i32 [batch, pages] or [batch, kv_heads, pages], with `page_size` and `kv_len`: key t of sequence b is
-            row t % page_size of page block_table[b, t // page_size].
+        block_table: i32 [batch, pages] or [batch, kv_heads, pages], with `page_size` and `kv_len`: key t of sequence b
+            is row t % page_size of page block_table[b, t // page_size].
         out, lse: where to write; new arrays like q by default.
         return_lse: also give ln(sum(exp(logits))), f32 [batch, q_heads, q_len].
         device, stream: by default the device of q and its current stream.
@@ -386,5 +388,7 @@ def kernel_name(shape: Shape, *, plan: Planner | None = None, device: Device | s
     queue, info = current_stream(chosen), struct("kernel_info")
     c_shape, c_options = shape.to_abi(), Options(**options).to_abi()
     handle = _planner(plan, bool(options.get("causal"))).plan(queue, shape)
-    call("forward_kernel", queue.value, ctypes.byref(c_shape), ctypes.byref(c_options), handle.value, ctypes.byref(info))
-    return info.name.decode()
+    call(
+        "forward_kernel", queue.value, ctypes.byref(c_shape), ctypes.byref(c_options), handle.value, ctypes.byref(info)
+    )
+    return str(info.name.decode())

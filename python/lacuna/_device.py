@@ -12,7 +12,16 @@ from ._library import Handle, call, struct
 _lock = threading.Lock()
 _devices: dict[str, Device] = {}
 _wrapped: dict[tuple[str, int], Stream] = {}
-_local = threading.local()
+
+
+class _Local(threading.local):
+    """What a thread has for itself."""
+
+    def __init__(self) -> None:
+        self.streams: dict[str, Stream] = {}
+
+
+_local = _Local()
 
 
 class Device:
@@ -41,8 +50,10 @@ class Device:
 
 
 class Stream:
-    """A queue of work on one device: one of its own, or with `cu_stream` (the number of a CUstream, 0: the legacy default
-    stream) somebody else's, which must outlive it.
+    """A queue of work on one device.
+
+    It is one of its own, or with `cu_stream` (the number of a CUstream; 0 is the legacy default stream) somebody
+    else's, which must outlive it.
     """
 
     def __init__(self, device: Device, cu_stream: int | None = None) -> None:
@@ -81,8 +92,6 @@ def current_stream(of: Device) -> Stream:
     stream; on the SIMT host a stream for each thread.
     """
     if of.is_simt:
-        if not hasattr(_local, "streams"):
-            _local.streams = {}
         if of.name not in _local.streams:
             _local.streams[of.name] = Stream(of)
         return _local.streams[of.name]

@@ -61,11 +61,13 @@ class Taken:
 
     def __init__(self, what: str, capsule: Any) -> None:
         self._capsule = capsule
+        managed: _Managed | _Versioned
         if _is_valid(capsule, b"dltensor_versioned"):
-            managed = _Versioned.from_address(_get_pointer(capsule, b"dltensor_versioned"))
-            if managed.major != 1:
-                raise InvalidArgument(f"{what}: expected DLPack 1, got {managed.major}.{managed.minor}")
-            self.writable = not managed.flags & READ_ONLY
+            versioned = _Versioned.from_address(_get_pointer(capsule, b"dltensor_versioned"))
+            if versioned.major != 1:
+                raise InvalidArgument(f"{what}: expected DLPack 1, got {versioned.major}.{versioned.minor}")
+            self.writable = not versioned.flags & READ_ONLY
+            managed = versioned
         elif _is_valid(capsule, b"dltensor"):
             managed = _Managed.from_address(_get_pointer(capsule, b"dltensor"))
             self.writable = True

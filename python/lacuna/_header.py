@@ -9,8 +9,9 @@ from __future__ import annotations
 import ctypes
 import re
 from pathlib import Path
+from typing import Any
 
-SCALARS = {
+SCALARS: dict[str, Any] = {
     "int32_t": ctypes.c_int32,
     "uint32_t": ctypes.c_uint32,
     "int64_t": ctypes.c_int64,
@@ -46,25 +47,25 @@ class Header:
             self.structs[name] = type(name, (ctypes.Structure,), {"_fields_": fields})
         self.functions = {name: self._function(result, arguments) for result, name, arguments in FUNCTION.findall(text)}
 
-    def _declaration(self, text: str) -> tuple[str, str, str, str | None]:
+    def _declaration(self, text: str) -> tuple[Any, ...]:
         match = DECLARATION.fullmatch(re.sub(r"\s+", " ", text))
         if not match:
             raise ImportError(f"lacuna: a declaration that _header.py does not know: {text!r}")
         return match.groups()
 
-    def _member(self, text: str) -> tuple[str, type]:
+    def _member(self, text: str) -> tuple[str, Any]:
         kind, pointer, name, count = self._declaration(text)
-        field = ctypes.c_void_p if pointer else SCALARS[kind]
+        field: Any = ctypes.c_void_p if pointer else SCALARS[kind]
         return name, field * int(count) if count else field
 
-    def _function(self, result: str, arguments: str) -> tuple[type, list[type]]:
+    def _function(self, result: str, arguments: str) -> tuple[Any, list[Any]]:
         given = [] if arguments.strip() == "void" else arguments.split(",")
         return self._result(result), [self._argument(argument.strip()) for argument in given]
 
-    def _result(self, text: str) -> type:
+    def _result(self, text: str) -> Any:
         return ctypes.c_char_p if text == "const char*" else SCALARS[text]
 
-    def _argument(self, text: str) -> type:
+    def _argument(self, text: str) -> Any:
         kind, pointer, _, count = self._declaration(text)
         if kind in self.structs:
             return ctypes.POINTER(self.structs[kind])

@@ -51,7 +51,7 @@ def version() -> str:
 
 def build() -> str:
     """The machines that the library has kernels for: "simt", "cuda" or "simt, cuda"."""
-    return _library.lacuna_build().decode()
+    return str(_library.lacuna_build().decode())
 
 
 def call(name: str, *arguments: Any) -> None:

@@ -31,8 +31,8 @@ def integer(what: str, value: Any) -> int:
 class Shape:
     """Sizes of an attention problem.
 
-    Query head h reads KV head h * kv_heads // q_heads. Query t of a sequence sits at key position t + kv_len - q_len: the
-    last query is aligned with the last key.
+    Query head h reads KV head h * kv_heads // q_heads. Query t of a sequence sits at key position t + kv_len - q_len:
+    the last query is aligned with the last key.
     """
 
     batch: int

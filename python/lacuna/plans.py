@@ -108,7 +108,7 @@ class Dense(Planner):
 
 
 class Window(Planner):
-    """The newest `local_blocks` blocks of keys (the query's own counts) and the first `sink_blocks`; for causal calls."""
+    """Newest `local_blocks` blocks of keys (the query's own counts) and first `sink_blocks`, for causal calls."""
 
     _causal_only = True
 
@@ -125,7 +125,7 @@ class Window(Planner):
 
 
 class S2(Planner):
-    """S2-Attention (DKernel), for causal calls: a local window, and vertical stripes of blocks that slide with the head.
+    """S2-Attention (DKernel), for causal calls: a local window, and vertical stripes that slide from head to head.
 
     Arguments are the names of the paper's code; `variant` is "dkernel" or "phi3"; `head_sliding_step` None is
     max(1, vertical_stride // q_heads).
@@ -171,8 +171,10 @@ def _rows(batch: int, heads: int, block_q: int, block_k: int, absolute: bool) ->
 
 
 class Blocks(Planner):
-    """A mask of blocks, one for all sequences or one each, [1 or batch, 1, kv_heads or q_heads, query blocks, key blocks];
-    axes of size 1 in front may be left out. What is not 0 is attended.
+    """A mask of blocks: what is not 0 is attended.
+
+    Its axes are [1 or batch, plan heads, query blocks, key blocks], with 1, kv_heads or q_heads plan heads. Those in
+    front may be left out.
 
     Query blocks count from the call's first query, or with `absolute` from key position 0. `mask` is a numpy array, a
     torch tensor or a nested list, and is copied (from a GPU too).
@@ -188,7 +190,7 @@ class Blocks(Planner):
             raise InvalidArgument(f"mask: expected {expected}, got {mask.dtype} {list(mask.shape)}")
         mask = mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
         self._mask = numpy.ascontiguousarray(mask != 0).astype(numpy.uint8)
-        self._rows = _rows(*mask.shape[:2], block_q, block_k, absolute)
+        self._rows = _rows(mask.shape[0], mask.shape[1], block_q, block_k, absolute)
 
     def _make(self, stream: Stream, shape: Shape) -> Handle:
         given, rows = shape.to_abi(), self._rows
@@ -208,8 +210,8 @@ class Blocks(Planner):
 class BlockLists(Planner):
     """Lists of key blocks, CSR: row r attends indices[row_offsets[r]:row_offsets[r + 1]], ascending.
 
-    Row (b * heads + p) * query blocks + i is query block i of plan head p of sequence b. `batch` is 1 (all sequences share
-    the rows) or the batch, `heads` 1, kv_heads or q_heads. A block named twice counts twice.
+    Row (b * heads + p) * query blocks + i is query block i of plan head p of sequence b. `batch` is 1 (all sequences
+    share the rows) or the batch, `heads` 1, kv_heads or q_heads. A block named twice counts twice.
     """
 
     def __init__(

@@ -13,7 +13,8 @@ from ._library import Handle, call, constants, struct
 from ._request import Options, Shape, integer
 from .plans import Plan
 
-RULES = {name: constants[f"LACUNA_RULE_{name.upper()}"] for name in ("threshold", "density", "blocks", "top_p", "token_budget")}
+_RULES = ("threshold", "density", "blocks", "top_p", "token_budget")
+RULES = {name: constants[f"LACUNA_RULE_{name.upper()}"] for name in _RULES}
 POOLS = {name: constants[f"LACUNA_POOL_{name.upper()}"] for name in ("max", "min", "avg")}
 
 
@@ -31,7 +32,9 @@ def _select(rule: dict[str, Any], **forced: Any) -> Any:
         raise InvalidArgument(f"select: expected one of {', '.join(rule)}, got {list(given) or 'none'}")
     ((name, value),) = given.items()
     number = {"count": integer(name, value)} if name in ("blocks", "token_budget") else {"value": float(value)}
-    return struct("select", rule=RULES[name], **number, **{name: integer(name, value) for name, value in forced.items()})
+    return struct(
+        "select", rule=RULES[name], **number, **{name: integer(name, value) for name, value in forced.items()}
+    )
 
 
 class GateCache:
@@ -46,7 +49,11 @@ class GateCache:
 class _Gate:
     """What both gates share: settings, weights (kept alive, not copied), the device."""
 
-    def __init__(self, weights: dict[str, Any], dtype: str | None, device: Any, stream: Any, sizes: dict[str, Any]) -> None:
+    handle: Handle
+
+    def __init__(
+        self, weights: dict[str, Any], dtype: str | None, device: Any, stream: Any, sizes: dict[str, Any]
+    ) -> None:
         first = view("w_k", weights["w_k"], dtype, raw_stream(stream))
         self.dtype = first.dtype
         if self.dtype not in DTYPES:
@@ -94,8 +101,8 @@ class _Gate:
     ) -> None:
         """Appends the tokens gate_k [batch, kv_heads, tokens, head_dim], keys before the model's rotation.
 
-        Every sequence goes on at position `start`, or sequence b at starts[b] with its first lens[b] tokens (i32 [batch]
-        each, on the device of gate_k). `decoding` matters to `compat` gates alone.
+        Every sequence goes on at position `start`, or sequence b at starts[b] with its first lens[b] tokens (i32
+        [batch] each, on the device of gate_k). `decoding` matters to `compat` gates alone.
         """
         tokens, size = self.seen("gate_k", gate_k), ctypes.c_size_t()
         lists = [None if given is None else view(name, given) for name, given in (("starts", starts), ("lens", lens))]
@@ -175,7 +182,7 @@ class SeerGate(_Gate):
         device: Device | str | None = None,
         stream: Any = None,
     ) -> None:
-        sizes = {"q_heads": q_heads, "kv_heads": kv_heads, "head_dim": head_dim, "max_len": max_len}
+        sizes: dict[str, Any] = {"q_heads": q_heads, "kv_heads": kv_heads, "head_dim": head_dim, "max_len": max_len}
         sizes |= {"block_size": block_size, "q_pool": _pools("q_pool", q_pool), "k_pool": _pools("k_pool", k_pool)}
         sizes |= {"rope_theta": rope_theta, "rope_factor": rope_factor, "rope_frequencies": rope_frequencies}
         super().__init__({"w_k": w_k, "w_q": w_q}, dtype, device, stream, sizes)
@@ -259,7 +266,7 @@ class DecodeGate(_Gate):
         device: Device | str | None = None,
         stream: Any = None,
     ) -> None:
-        sizes = {"q_heads": q_heads, "kv_heads": kv_heads, "head_dim": head_dim, "max_len": max_len}
+        sizes: dict[str, Any] = {"q_heads": q_heads, "kv_heads": kv_heads, "head_dim": head_dim, "max_len": max_len}
         sizes |= {"block_size": block_size, "k_pool": _pools("k_pool", k_pool), "compat": int(bool(compat))}
         sizes |= {"rope_theta": rope_theta, "rope_factor": rope_factor, "rope_frequencies": rope_frequencies}
         weights = {"w_q": w_q, "w_k": w_k, "q_norm": q_norm, "k_norm": k_norm}

@@ -41,8 +41,9 @@ def by_tokens(blocks, q_len, kv_len, block_q=64, block_k=64, shift=0):
 
 
 def attention(q, k, v, seen, scale=None, softcap=None, sink=None, dtype=None):
-    """(out, lse) in float64; `seen` broadcasts to [batch, q_heads, q_len, kv_len]. With a dtype, probabilities and result are
-    rounded to it: the ideal low-precision algorithm.
+    """(out, lse) in float64; `seen` broadcasts to [batch, q_heads, q_len, kv_len].
+
+    With a dtype, probabilities and result are rounded to it: the ideal low-precision algorithm.
     """
     q, k, v = (values.astype(numpy.float64) for values in (q, k, v))
     group = q.shape[1] // k.shape[1]
@@ -68,7 +69,7 @@ def attention(q, k, v, seen, scale=None, softcap=None, sink=None, dtype=None):
 
 
 def check(out, q, k, v, seen, dtype, lse=None, **options):
-    """A kernel's result against the definition: at most twice the error of the ideal low-precision algorithm, but an ulp."""
+    """A result against the definition: at most twice the error of the ideal low-precision algorithm, or an ulp."""
     exact, exact_lse = attention(q, k, v, seen, **options)
     ideal, _ = attention(q, k, v, seen, dtype=dtype, **options)
     out = numpy.asarray(out, numpy.float64)

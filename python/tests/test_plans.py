@@ -98,8 +98,13 @@ def test_hyper(inputs):
     other = lacuna.Hyper(block_size=32, sample_size=64, min_seq_len=64, seed=6)
     assert (lacuna.attention(q, k, v, plan=other, dtype="bf16") != first).any()
     causal = lacuna.attention(q, k, v, plan=plan, causal=True, dtype="bf16")
-    check(given.number(causal[:, :, :64]), given.values[0][:, :, :64], *(x[:, :, :64] for x in given.values[1:]),
-          visible(64, 64, True), "bf16")
+    check(
+        given.number(causal[:, :, :64]),
+        given.values[0][:, :, :64],
+        *(x[:, :, :64] for x in given.values[1:]),
+        visible(64, 64, True),
+        "bf16",
+    )
 
 
 def test_hyper_with_projections_and_samples(inputs):

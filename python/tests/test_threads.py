@@ -8,7 +8,10 @@ from reference import check, visible
 
 def test_threads_share_planners(inputs):
     """8 threads, one planner: each on its own stream, with shapes of its own and shared ones."""
-    plan, window = lacuna.S2(block_size=16, local_blocks=2, vertical_stride=3), lacuna.Blocks(numpy.tri(5, dtype=int), 16, 16)
+    plan, window = (
+        lacuna.S2(block_size=16, local_blocks=2, vertical_stride=3),
+        lacuna.Blocks(numpy.tri(5, dtype=int), 16, 16),
+    )
     problems = []
 
     def work(index):

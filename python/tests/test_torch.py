@@ -1,6 +1,5 @@
 """Against torch's scaled_dot_product_attention with a mask."""
 
-import numpy
 import pytest
 
 import lacuna
