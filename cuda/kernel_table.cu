@@ -1,4 +1,6 @@
 // The table through which every caller reaches the kernels of one machine.
+#include <stdlib.h>
+
 #include "families.h"
 #include "ptx/launch.h"
 
@@ -9,9 +11,15 @@
 
 namespace LACUNA_NS {
 
+// On the heap, as thread storage may be scarce where the library is loaded late. Threads that get no memory share one.
 char* error_buffer() {
-  static thread_local char text[1024] = {0};
-  return text;
+  struct Text {
+    char* memory = static_cast<char*>(calloc(1, 1024));
+    ~Text() { free(memory); }
+  };
+  static thread_local Text text;
+  static char shared[1024] = {0};
+  return text.memory == nullptr ? shared : text.memory;
 }
 
 const char* last_error() { return error_buffer(); }
