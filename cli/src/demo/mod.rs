@@ -15,6 +15,7 @@ use crate::{files, report, terminal};
 use lacuna::Device;
 pub use measure::{Task, measure};
 pub use reading::{Options, Reading};
+pub use selection::{map_shares, pooled_shares};
 use results::{Family, Results};
 use settings::Setting;
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! What the quality table says about the gate.
 
 use crate::demo::results::{Family, Results, Row};
-use crate::demo::settings::DENSITIES;
+use crate::gates::DENSITIES;
 
 /// A question with its answer.
 #[derive(Debug, serde::Serialize)]
@@ -22,9 +22,11 @@ pub fn verdicts(results: &Results) -> Vec<Verdict> {
 }
 
 fn at(results: &Results, density: f64) -> Option<Vec<Verdict>> {
-    let row = |family| results.rows.iter().find(|row| row.family == family && row.asked == Some(density));
-    let (gate, pooled, window, oracle) =
-        (row(Family::Seer)?, row(Family::Pooled)?, row(Family::Window)?, row(Family::Oracle)?);
+    let rows = |family| results.rows.iter().filter(move |row| row.family == family && row.asked == Some(density));
+    // By threshold or by number, whichever is better: whom the gate is compared with has the choice, the gate has not.
+    let best = |family| rows(family).min_by(|a, b| a.bits_per_byte.total_cmp(&b.bits_per_byte));
+    let gate = rows(Family::Seer).find(|row| row.threshold)?;
+    let (pooled, window, oracle) = (best(Family::Pooled)?, best(Family::Window)?, best(Family::Oracle)?);
     let untrained = if pooled.bits_per_byte <= window.bits_per_byte { pooled } else { window };
     let difference = gate.bits_per_byte - untrained.bits_per_byte;
     let noise = 2.0 * standard_error(gate, untrained);
@@ -73,6 +75,7 @@ mod tests {
             settings: String::new(),
             density,
             asked: Some(density),
+            threshold: true,
             bits_per_byte: windows.iter().sum::<f64>() / windows.len() as f64,
             windows: windows.to_vec(),
             error: 0.0,
