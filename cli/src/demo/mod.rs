@@ -15,8 +15,8 @@ use crate::{files, report, terminal};
 use lacuna::Device;
 pub use measure::{Task, measure};
 pub use reading::{Options, Reading};
-pub use selection::{map_shares, pooled_shares};
 use results::{Family, Results};
+pub use selection::{map_shares, pooled_shares};
 use settings::Setting;
 use std::path::PathBuf;
 

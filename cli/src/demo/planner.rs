@@ -1,6 +1,8 @@
 //! Who picks the blocks of a row of the demo.
 
-use super::selection::{best_blocks, blocks_above, blocks_for_density, map_shares, pooled_shares, random_scores};
+use super::selection::{
+    best_blocks, blocks_above, blocks_for_density, map_shares, pooled_shares, random_scores, same_number,
+};
 use crate::failure::Result;
 use crate::gates::{GateInputs, Gates};
 use crate::model::{Heads, rounded};
@@ -8,26 +10,15 @@ use lacuna::methods::seer::Select;
 use lacuna::{AttentionShape, BlockFormula, BlockPlan, BlockSize, S2Config, Stream, bf16};
 use std::rc::Rc;
 
-/// How many blocks a row keeps, beside its own.
+/// How many blocks a row keeps; its own is always one of them.
 #[derive(Debug, Clone, Copy)]
 pub enum Keep {
-    /// As many best ones as the published rule gives for a density.
+    /// As many best ones as the published rule gives for a density, and its own.
     Density(f64),
-    /// So many best ones.
-    Best(usize),
+    /// So many on average, its own counted, one more or less in a row.
+    Number(f64),
     /// Those with a larger share than this: how many depends on the row.
     Above(f64),
-}
-
-impl Keep {
-    /// As the gate's kernels know it.
-    fn select(self) -> Select {
-        match self {
-            Self::Density(density) => Select::Density(density),
-            Self::Best(count) => Select::Blocks(count),
-            Self::Above(share) => Select::Threshold(share),
-        }
-    }
 }
 
 /// A way to pick blocks.
@@ -41,7 +32,14 @@ pub enum Planner {
         /// One a layer.
         gates: Rc<Gates>,
         /// How many.
-        keep: Keep,
+        select: Select,
+    },
+    /// The newest blocks, a number for each row.
+    Newest {
+        /// Queries and keys of a block.
+        block: usize,
+        /// How many on average, each row's own counted.
+        number: f64,
     },
     /// The newest blocks and the first ones.
     Window {
@@ -102,7 +100,7 @@ impl Planner {
             let blocks = n.div_ceil(block);
             let mark = |scores: &Vec<f32>| match keep {
                 Keep::Density(density) => best_blocks(scores, blocks, blocks_for_density(density, blocks)),
-                Keep::Best(count) => best_blocks(scores, blocks, count),
+                Keep::Number(number) => same_number(scores, blocks, number),
                 Keep::Above(share) => blocks_above(scores, blocks, share),
             };
             Selection::Mask([1, q_heads, blocks, blocks], scores.iter().flat_map(mark).collect(), block)
@@ -111,6 +109,11 @@ impl Planner {
             Self::Dense | Self::S2(_) | Self::Window { .. } => Selection::Formula,
             Self::Seer { .. } => {
                 Selection::Gate { layer: heads.layer, q: rounded(heads.gate_q)?, k: rounded(heads.gate_k)? }
+            }
+            Self::Newest { block, number } => {
+                let blocks = n.div_ceil(block);
+                let place: Vec<f32> = (0..blocks * blocks).map(|index| (index % blocks) as f32).collect();
+                marks(block, Keep::Number(number), vec![place; q_heads])
             }
             Self::Oracle { block, keep } => marks(block, keep, map_shares(heads, block)?),
             Self::Pooled { block, keep } => marks(block, keep, pooled_shares(heads, block)?),
@@ -128,8 +131,8 @@ impl Planner {
             (&Self::Window { blocks, sinks, block }, _) => {
                 BlockPlan::formula(BlockFormula::local(blocks, sinks), BlockSize::square(block), 1, true)?
             }
-            (Self::Seer { gates, keep }, Selection::Gate { layer, q, k }) => {
-                gates.plan(*layer, keep.select(), stream, shape, &GateInputs { q, k })?
+            (Self::Seer { gates, select }, Selection::Gate { layer, q, k }) => {
+                gates.plan(*layer, *select, stream, shape, &GateInputs { q, k })?
             }
             (_, Selection::Mask(dims, data, block)) => {
                 BlockPlan::from_mask(stream, shape, *block, *block, *dims, data)?

@@ -26,6 +26,43 @@ pub fn best_blocks(scores: &[f32], blocks: usize, keep: usize) -> Vec<u8> {
     mask
 }
 
+/// Marks for each row its own block and the best-scoring ones before it, ties to the lower index, `number` in all: where
+/// that is no whole number, in some rows one more than in others, evenly spread. Sizes as in [`best_blocks`].
+pub fn same_number(scores: &[f32], blocks: usize, number: f64) -> Vec<u8> {
+    let mut mask = vec![0; blocks * blocks];
+    for (i, (row, marks)) in scores.chunks_exact(blocks).zip(mask.chunks_exact_mut(blocks)).enumerate() {
+        let mut order: Vec<usize> = (0..i).collect();
+        order.sort_by(|&a, &b| row[b].total_cmp(&row[a]));
+        for &j in order.iter().take(number_of_row(number, i) - 1) {
+            marks[j] = 1;
+        }
+        marks[i] = 1;
+    }
+    mask
+}
+
+/// The number of row `i` where the mean is `number`, at least 1.
+fn number_of_row(number: f64, i: usize) -> usize {
+    let up_to = |rows: usize| (number * rows as f64) as usize;
+    (up_to(i + 1) - up_to(i)).max(1)
+}
+
+/// The mean number of blocks a row, each row's own counted, with which a window of `tokens` has this density, or the next
+/// larger one, in steps of a hundredth.
+pub fn number_for_density(density: f64, tokens: usize, block: usize) -> f64 {
+    let blocks = tokens.div_ceil(block);
+    let pairs = |number: f64| -> f64 {
+        let row = |i: usize| {
+            let queries = block.min(tokens - i * block);
+            (number_of_row(number, i) - 1).min(i) * queries * block + queries * (queries + 1) / 2
+        };
+        (0..blocks).map(row).sum::<usize>() as f64
+    };
+    let wanted = density * pairs(blocks as f64);
+    let numbers = (100..100 * blocks).map(|hundredths| hundredths as f64 / 100.0);
+    numbers.into_iter().find(|&number| pairs(number) >= wanted).unwrap_or(blocks as f64)
+}
+
 /// Marks the causal blocks with a larger share than `least`, and the diagonal besides. Sizes as in [`best_blocks`].
 pub fn blocks_above(shares: &[f32], blocks: usize, least: f64) -> Vec<u8> {
     let mark = |(index, &share): (usize, &f32)| {
@@ -92,6 +129,27 @@ mod tests {
         let scores = [1.0, 9.0, 9.0, 0.5, 0.1, 9.0, 0.3, 0.7, 0.2];
         assert_eq!(best_blocks(&scores, 3, 1), [1, 0, 0, 1, 1, 0, 0, 1, 1]);
         assert_eq!(best_blocks(&[0.5; 9], 3, 2), [1, 0, 0, 1, 1, 0, 1, 1, 1]);
+    }
+
+    #[test]
+    fn numbers_count_the_own_block_and_give_the_density() {
+        let scores = [1.0, 9.0, 9.0, 0.5, 0.1, 9.0, 0.3, 0.7, 0.9];
+        assert_eq!(same_number(&scores, 3, 1.0), [1, 0, 0, 0, 1, 0, 0, 0, 1]);
+        assert_eq!(same_number(&scores, 3, 2.0), [1, 0, 0, 1, 1, 0, 0, 1, 1]);
+        // 1, 2, 1, 2: 1.5 in the mean.
+        assert_eq!(same_number(&[0.5; 16], 4, 1.5), [1, 0, 0, 0, 1, 1, 0, 0, 0, 0, 1, 0, 1, 0, 0, 1]);
+
+        for (density, tokens, block) in
+            [(0.1, 4096, 64), (0.5, 4096, 64), (0.2, 2048, 64), (0.3, 1000, 16), (1.0, 640, 64)]
+        {
+            let blocks = usize::div_ceil(tokens, block);
+            let mask = same_number(&vec![0.0; blocks * blocks], blocks, number_for_density(density, tokens, block));
+            let visible = |t: usize| -> usize { (0..=t).filter(|s| mask[t / block * blocks + s / block] != 0).count() };
+            let pairs: usize = (0..tokens).map(visible).sum();
+            let measured = pairs as f64 / (tokens * (tokens + 1) / 2) as f64;
+            assert!((0.0..0.005).contains(&(measured - density)), "{measured} {density}");
+        }
+        assert_eq!(number_for_density(0.01, 640, 64), 1.0);
     }
 
     #[test]

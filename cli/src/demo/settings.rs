@@ -2,7 +2,9 @@
 
 use super::planner::{Keep, Planner};
 use super::results::Family;
+use super::selection::number_for_density;
 use crate::gates::{DENSITIES, Gates};
+use lacuna::methods::seer::Select;
 use lacuna::{S2Config, S2Variant};
 use std::rc::Rc;
 
@@ -36,11 +38,11 @@ pub fn demo(gates: &Rc<Gates>) -> Vec<Setting> {
         s2(", 1 dense KV head", S2Config { num_dense_kv_heads: 1, local_blocks: 2, vertical_stride: 16, ..base }),
     ]);
     if gates.thresholds.is_empty() {
-        rows.extend(DENSITIES.map(|density| seer(gates, Keep::Density(density))));
+        rows.extend(DENSITIES.map(|density| seer(gates, Select::Density(density))));
     }
-    rows.extend(gates.thresholds.iter().map(|&(_, threshold)| seer(gates, Keep::Above(threshold))));
+    rows.extend(gates.thresholds.iter().map(|&(_, threshold)| seer(gates, Select::Threshold(threshold))));
     rows.extend([0.2, 0.1].map(|density| pooled(gates.block_size, Keep::Density(density))));
-    rows.extend([window(8, 0, 64), window(8, 1, 64), window(4, 1, 64)]);
+    rows.extend([window(8, 0), window(8, 1), window(4, 1)]);
     let sizes = [(64, 0.3), (64, 0.2), (64, 0.1), (32, 0.2), (32, 0.1), (16, 0.1)];
     rows.extend(sizes.map(|(block, density)| oracle(block, Keep::Density(density))));
     rows.push(random(64, Keep::Density(0.3)));
@@ -61,36 +63,25 @@ pub struct Thresholds {
 }
 
 /// The rows of the quality table, for windows of `window` bytes. At each density: those that a threshold picks, and those
-/// with the same number of blocks in every row, the fewest newest blocks that are no fewer pairs than asked for.
+/// with the same number of blocks in every row, for the gate's kernel the published number.
 pub fn quality(gates: &Rc<Gates>, window: usize, thresholds: &[Thresholds]) -> Vec<Setting> {
     let block = gates.block_size;
     let at = |at: &Thresholds| {
-        let count = newest_for_density(at.density, window, block);
-        let best = Keep::Best(count);
+        let number = number_for_density(at.density, window, block);
+        let same = Keep::Number(number);
         [
-            seer(gates, Keep::Above(at.gate)),
+            seer(gates, Select::Threshold(at.gate)),
             pooled(block, Keep::Above(at.pooled)),
             oracle(block, Keep::Above(at.oracle)),
-            seer(gates, best),
-            pooled(block, best),
-            oracle(block, best),
-            self::window(count, 0, block),
-            random(block, best),
+            seer(gates, Select::Density(at.density)),
+            pooled(block, same),
+            oracle(block, same),
+            newest(block, number),
+            random(block, same),
         ]
         .map(|setting| Setting { asked: Some(at.density), ..setting })
     };
     std::iter::once(dense()).chain(thresholds.iter().flat_map(at)).collect()
-}
-
-/// The fewest newest blocks, each row's own counted, that hold at least this part of the pairs of a window.
-fn newest_for_density(density: f64, window: usize, block: usize) -> usize {
-    let blocks = window.div_ceil(block);
-    let pairs = |newest: usize| -> usize {
-        let row = |t: usize| t + 1 - (t / block + 1).saturating_sub(newest) * block;
-        (0..window).map(row).sum()
-    };
-    let wanted = density * pairs(blocks) as f64;
-    (1..blocks).find(|&newest| pairs(newest) as f64 >= wanted).unwrap_or(blocks)
 }
 
 fn setting(family: Family, method: &'static str, words: String, planner: Planner) -> Setting {
@@ -106,62 +97,47 @@ fn s2(more: &str, config: S2Config) -> Setting {
     setting(Family::S2, "s2", words, Planner::S2(config))
 }
 
-fn window(blocks: usize, sinks: usize, block: usize) -> Setting {
-    let plural = if blocks == 1 { "" } else { "s" };
-    let size = if block == 64 { String::new() } else { format!(" of {block}") };
+fn window(blocks: usize, sinks: usize) -> Setting {
     let sink = if sinks == 0 { String::new() } else { format!(" and {sinks} sink") };
-    let words = format!("newest {blocks} block{plural}{size}{sink}");
-    setting(Family::Window, "window", words, Planner::Window { blocks, sinks, block })
+    let words = format!("newest {blocks} blocks{sink}");
+    setting(Family::Window, "window", words, Planner::Window { blocks, sinks, block: 64 })
 }
 
-fn seer(gates: &Rc<Gates>, keep: Keep) -> Setting {
-    let planner = Planner::Seer { gates: gates.clone(), keep };
-    kept(Family::Seer, "seer", "trained gate", keep, gates.block_size, planner)
+fn newest(block: usize, number: f64) -> Setting {
+    let words = format!("newest {number:.2} of each row, blocks of {block}");
+    setting(Family::Window, "window", words, Planner::Newest { block, number })
+}
+
+fn seer(gates: &Rc<Gates>, select: Select) -> Setting {
+    let rule = match select {
+        Select::Threshold(share) => format!("share > {share:.4}"),
+        Select::Density(density) => format!("{:.0} %", 100.0 * density),
+        other => format!("{other:?}"),
+    };
+    let words = format!("trained gate {rule}, blocks of {}", gates.block_size);
+    let planner = Planner::Seer { gates: gates.clone(), select };
+    Setting { threshold: matches!(select, Select::Threshold(_)), ..setting(Family::Seer, "seer", words, planner) }
 }
 
 fn pooled(block: usize, keep: Keep) -> Setting {
-    kept(Family::Pooled, "blocks", "mean-pooled", keep, block, Planner::Pooled { block, keep })
+    kept(Family::Pooled, "mean-pooled", keep, block, Planner::Pooled { block, keep })
 }
 
 fn oracle(block: usize, keep: Keep) -> Setting {
-    kept(Family::Oracle, "blocks", "oracle", keep, block, Planner::Oracle { block, keep })
+    kept(Family::Oracle, "oracle", keep, block, Planner::Oracle { block, keep })
 }
 
 fn random(block: usize, keep: Keep) -> Setting {
-    kept(Family::Random, "blocks", "random", keep, block, Planner::Random { block, keep, seed: 0 })
+    kept(Family::Random, "random", keep, block, Planner::Random { block, keep, seed: 0 })
 }
 
-fn kept(
-    family: Family,
-    method: &'static str,
-    name: &str,
-    keep: Keep,
-    block: usize,
-    planner: Planner,
-) -> Setting {
-    let (rule, threshold) = match keep {
-        Keep::Density(density) => (format!("{:.0} %", 100.0 * density), false),
-        Keep::Best(1) => ("best block".to_owned(), false),
-        Keep::Best(count) => (format!("best {count} blocks"), false),
-        Keep::Above(share) => (format!("share > {share:.4}"), true),
+/// A row of masks that the host makes.
+fn kept(family: Family, name: &str, keep: Keep, block: usize, planner: Planner) -> Setting {
+    let rule = match keep {
+        Keep::Density(density) => format!("{:.0} %", 100.0 * density),
+        Keep::Number(number) => format!("{number:.2} of each row"),
+        Keep::Above(share) => format!("share > {share:.4}"),
     };
-    let words = match keep {
-        Keep::Best(_) if block == 64 => format!("{name}, {rule} of each row"),
-        Keep::Best(_) => format!("{name}, {rule} of {block} of each row"),
-        _ => format!("{name} {rule}, blocks of {block}"),
-    };
-    Setting { threshold, ..setting(family, method, words, planner) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::newest_for_density;
-
-    #[test]
-    fn windows_hold_no_fewer_pairs_than_asked_for() {
-        // Rows of 4 blocks of 2: 3 + 7 + 11 + 15 = 36 pairs; 12 in one block each, 24 with one more, 32 with two more.
-        let at = [0.1, 0.33, 0.34, 0.66, 0.67, 0.88, 0.89, 1.0].map(|density| newest_for_density(density, 8, 2));
-        assert_eq!(at, [1, 1, 2, 2, 3, 3, 4, 4]);
-        assert_eq!(newest_for_density(0.5, 5, 16), 1);
-    }
+    let words = format!("{name} {rule}, blocks of {block}");
+    Setting { threshold: matches!(keep, Keep::Above(_)), ..setting(family, "blocks", words, planner) }
 }

@@ -28,8 +28,7 @@ pub fn thresholds(
     }
     progress.finish_and_clear();
     let [gate, pooled, oracle] = looker.shares.map(|shares| shares.thresholds(DENSITIES));
-    let at =
-        |i: usize| Thresholds { density: DENSITIES[i], gate: gate[i], pooled: pooled[i], oracle: oracle[i] };
+    let at = |i: usize| Thresholds { density: DENSITIES[i], gate: gate[i], pooled: pooled[i], oracle: oracle[i] };
     Ok((0..DENSITIES.len()).map(at).collect())
 }
 

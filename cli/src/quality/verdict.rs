@@ -32,8 +32,13 @@ fn at(results: &Results, density: f64) -> Option<Vec<Verdict>> {
     let noise = 2.0 * standard_error(gate, untrained);
     let verdict = |question, figures, passed| Verdict { density, question, figures, passed };
     let against = format!(
-        "{:.4} against {:.4} (pooled) and {:.4} (window)",
-        gate.bits_per_byte, pooled.bits_per_byte, window.bits_per_byte
+        "{:.4} at {:.1} % against {:.4} at {:.1} % (pooled) and {:.4} at {:.1} % (window)",
+        gate.bits_per_byte,
+        100.0 * gate.density,
+        pooled.bits_per_byte,
+        100.0 * pooled.density,
+        window.bits_per_byte,
+        100.0 * window.density
     );
     if density > 0.25 {
         let figures = format!("{against}; to the better one {difference:+.4}, noise {noise:.4}");
@@ -92,6 +97,22 @@ mod tests {
         let rows = families.into_iter().zip(&bits).map(|(family, bits)| row(family, density, bits)).collect();
         let results = Results { rows, ..Results::default() };
         verdicts(&results).iter().map(|verdict| verdict.passed).collect()
+    }
+
+    #[test]
+    fn the_gate_has_one_row_and_the_others_their_best() {
+        let by_number = |family, bits: f64| Row { threshold: false, ..row(family, 0.2, &[bits]) };
+        let passed = |gate: [f64; 2], pooled: [f64; 2]| {
+            let window = by_number(Family::Window, 1.5);
+            let mut rows = vec![window, row(Family::Oracle, 0.2, &[1.0])];
+            for (family, [threshold, number]) in [(Family::Seer, gate), (Family::Pooled, pooled)] {
+                rows.extend([row(family, 0.2, &[threshold]), by_number(family, number)]);
+            }
+            verdicts(&Results { rows, ..Results::default() })[0].passed
+        };
+        assert!(passed([1.2, 1.4], [1.3, 1.3]));
+        assert!(!passed([1.4, 1.2], [1.3, 1.5]));
+        assert!(!passed([1.4, 1.2], [1.5, 1.3]));
     }
 
     #[test]
