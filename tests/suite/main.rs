@@ -17,6 +17,7 @@ mod options;
 mod paged;
 mod pages;
 mod plans;
+mod ragged;
 mod raw;
 mod schedules;
 mod seer_cache;
