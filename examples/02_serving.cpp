@@ -144,7 +144,7 @@ double serve(lacuna_device* device, const Sequence& sequence, const Pool& pool, 
     check(decoding ? lacuna_decode_workspace(&shape, plan.get(), &bytes)
                    : lacuna_forward_workspace(&shape, &options, &bytes));
     std::vector<float> workspace(bytes / sizeof(float));
-    check(decoding ? lacuna_decode(stream.get(), &shape, &options, plan.get(), nullptr, &q, &k, &v, &o, nullptr,
+    check(decoding ? lacuna_decode(stream.get(), &shape, &options, plan.get(), &q, &k, &v, &o, nullptr,
                                    workspace.data(), bytes)
                    : lacuna_forward(stream.get(), &shape, &options, plan.get(), nullptr, &q, &k, &v, &o, nullptr,
                                     workspace.data(), bytes));

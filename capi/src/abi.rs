@@ -265,10 +265,18 @@ pub struct lacuna_options {
     pub block_table: *const lacuna_tensor,
     /// with block_table: keys of a page, a multiple of 16
     pub page_size: i64,
+    /// i32 [1, 1, 1, batch + 1]: queries of sequence b are rows cu_seqlens_q[b] to
+    /// cu_seqlens_q[b + 1] - 1 of q, out and lse, which are [1, q_heads, rows, ..]; or
+    /// null. Rows of no sequence are not written
+    pub cu_seqlens_q: *const lacuna_tensor,
+    /// the same for k and v [1, kv_heads, rows, head_dim]; not with kv_lens or pages
+    pub cu_seqlens_k: *const lacuna_tensor,
+    /// i32 [1, 1, 1, batch]: keys of each sequence, at the start of its rows or pages
+    pub kv_lens: *const lacuna_tensor,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_options"][::core::mem::size_of::<lacuna_options>() - 64usize];
+    ["Size of lacuna_options"][::core::mem::size_of::<lacuna_options>() - 88usize];
     ["Alignment of lacuna_options"][::core::mem::align_of::<lacuna_options>() - 8usize];
     ["Offset of field: lacuna_options::struct_size"][::core::mem::offset_of!(lacuna_options, struct_size) - 0usize];
     ["Offset of field: lacuna_options::flags"][::core::mem::offset_of!(lacuna_options, flags) - 4usize];
@@ -281,6 +289,9 @@ const _: () = {
     ["Offset of field: lacuna_options::sink"][::core::mem::offset_of!(lacuna_options, sink) - 40usize];
     ["Offset of field: lacuna_options::block_table"][::core::mem::offset_of!(lacuna_options, block_table) - 48usize];
     ["Offset of field: lacuna_options::page_size"][::core::mem::offset_of!(lacuna_options, page_size) - 56usize];
+    ["Offset of field: lacuna_options::cu_seqlens_q"][::core::mem::offset_of!(lacuna_options, cu_seqlens_q) - 64usize];
+    ["Offset of field: lacuna_options::cu_seqlens_k"][::core::mem::offset_of!(lacuna_options, cu_seqlens_k) - 72usize];
+    ["Offset of field: lacuna_options::kv_lens"][::core::mem::offset_of!(lacuna_options, kv_lens) - 80usize];
 };
 impl Default for lacuna_options {
     fn default() -> Self {
@@ -754,14 +765,12 @@ unsafe extern "C" {
         bytes: *mut usize,
     ) -> lacuna_status;
     /// Attention of the newest 1 to 16 queries of each sequence (shape.q_len), split over the keys by itself: options.splits
-    /// is 0 or 1. Tensors as for lacuna_forward; no schedule. kv_lens is i32 [1, 1, 1, batch], the keys of each sequence
-    /// (shape.kv_len is their maximum), in device memory, or null. Errors as lacuna_forward.
+    /// is 0 or 1. Tensors as for lacuna_forward, but without cu_seqlens; no schedule. Errors as lacuna_forward.
     pub fn lacuna_decode(
         stream: *mut lacuna_stream,
         shape: *const lacuna_shape,
         options: *const lacuna_options,
         plan: *mut lacuna_plan,
-        kv_lens: *const lacuna_tensor,
         q: *const lacuna_tensor,
         k: *const lacuna_tensor,
         v: *const lacuna_tensor,

@@ -155,7 +155,6 @@ pub unsafe extern "C" fn lacuna_decode(
     shape: *const abi::lacuna_shape,
     options: *const abi::lacuna_options,
     plan: *mut abi::lacuna_plan,
-    kv_lens: *const abi::lacuna_tensor,
     q: *const abi::lacuna_tensor,
     k: *const abi::lacuna_tensor,
     v: *const abi::lacuna_tensor,
@@ -169,12 +168,10 @@ pub unsafe extern "C" fn lacuna_decode(
         // SAFETY: the header asks for structs as large as they say, and for such tensors and such a workspace.
         let (shape, options) = unsafe { (request::shape(shape)?, Options::read(options)?) };
         // SAFETY: as above.
-        let tensors = unsafe { options.tensors(&queue)? };
+        let mut tensors = unsafe { options.tensors(&queue)? };
         // SAFETY: as above.
         let call = unsafe { Call::read(&queue, [q, k, v, out], lse)? };
-        // SAFETY: as above.
-        let kv_lens = unsafe { Given::read_optional("kv_lens", kv_lens, &queue)? };
-        let kv_lens = kv_lens.map(|lens| lens.tensor(&queue)).transpose()?;
+        let kv_lens = tensors.take_kv_lens(&queue)?;
         // SAFETY: as above.
         let mut memory = unsafe { workspace(&queue, workspace_pointer, workspace_bytes)? };
         let options = options.with(&tensors, &queue)?;

@@ -1,6 +1,6 @@
 //! Shapes and options of the caller.
 
-use kernels::{AttentionShape, ForwardOptions, KernelFamily, Mask, PagedKv, Tensor};
+use kernels::{AttentionShape, ForwardOptions, KernelFamily, Mask, PagedKv, Ragged, Tensor};
 
 use crate::abi;
 use crate::argument::size;
@@ -73,8 +73,12 @@ impl Options {
 
     /// Whether anything is asked for beside a mask and a scale.
     pub fn is_plain(&self) -> bool {
-        let absent = self.given.sink.is_null() && self.given.block_table.is_null();
-        absent && self.softcap().is_none() && self.splits == 1 && self.family == KernelFamily::Auto
+        let given = &self.given;
+        let tensors = [given.sink, given.block_table, given.cu_seqlens_q, given.cu_seqlens_k, given.kv_lens];
+        tensors.iter().all(|tensor| tensor.is_null())
+            && self.softcap().is_none()
+            && self.splits == 1
+            && self.family == KernelFamily::Auto
     }
 
     /// As the library takes them where no tensor is read.
@@ -87,6 +91,7 @@ impl Options {
             splits: self.splits,
             family: self.family,
             paged: None,
+            ragged: Ragged::default(),
         }
     }
 
@@ -100,21 +105,28 @@ impl Options {
             return Err(Failure::value("page_size", "0 without a block_table", given.page_size));
         }
         // SAFETY: passed on to the caller.
-        let (sink, table) = unsafe {
-            (
-                Given::read_optional("sink", given.sink, queue)?,
-                Given::read_optional("block_table", given.block_table, queue)?,
-            )
-        };
-        let sink = sink.map(|sink| sink.tensor(queue)).transpose()?;
-        Ok(OptionTensors { sink, table, page_size: size("page_size", given.page_size)? })
+        let read = |what, tensor| unsafe { Given::read_optional(what, tensor, queue) };
+        Ok(OptionTensors {
+            sink: read("sink", given.sink)?.map(|sink| sink.tensor(queue)).transpose()?,
+            table: read("block_table", given.block_table)?,
+            page_size: size("page_size", given.page_size)?,
+            cu_seqlens_q: read("cu_seqlens_q", given.cu_seqlens_q)?,
+            cu_seqlens_k: read("cu_seqlens_k", given.cu_seqlens_k)?,
+            kv_lens: read("kv_lens", given.kv_lens)?,
+        })
     }
 
     /// As the library takes them.
     pub fn with<'a>(&self, tensors: &'a OptionTensors, queue: &'a Queue) -> Result<ForwardOptions<'a>> {
-        let table = tensors.table.as_ref().map(|table| table.view(queue)).transpose()?;
-        let paged = table.map(|block_table| PagedKv { block_table, page_size: tensors.page_size });
-        Ok(ForwardOptions { sink: tensors.sink.as_ref(), paged, ..self.without_tensors() })
+        let view = |tensor: &Option<Given>| tensor.as_ref().map(|tensor| tensor.view(queue)).transpose();
+        let page_size = tensors.page_size;
+        let ragged = Ragged {
+            cu_seqlens_q: view(&tensors.cu_seqlens_q)?,
+            cu_seqlens_k: view(&tensors.cu_seqlens_k)?,
+            kv_lens: view(&tensors.kv_lens)?,
+        };
+        let paged = view(&tensors.table)?.map(|block_table| PagedKv { block_table, page_size });
+        Ok(ForwardOptions { sink: tensors.sink.as_ref(), paged, ragged, ..self.without_tensors() })
     }
 }
 
@@ -123,4 +135,14 @@ pub struct OptionTensors {
     sink: Option<Tensor<f32>>,
     table: Option<Given>,
     page_size: usize,
+    cu_seqlens_q: Option<Given>,
+    cu_seqlens_k: Option<Given>,
+    kv_lens: Option<Given>,
+}
+
+impl OptionTensors {
+    /// The lengths of keys, for a call that takes them beside its options, which then lack them.
+    pub fn take_kv_lens(&mut self, queue: &Queue) -> Result<Option<Tensor<i32>>> {
+        self.kv_lens.take().map(|lens| lens.tensor(queue)).transpose()
+    }
 }

@@ -17,6 +17,7 @@ from ._errors import DeviceMismatch, Error, InvalidArgument, KernelError, OutOfM
 from ._library import build
 from ._library import version as _version
 from ._request import Shape
+from ._varlen import attention_varlen
 from .hyper import Hyper
 from .plans import S2, BlockLists, Blocks, Dense, Plan, Planner, Window
 from .seer import DecodeGate, GateCache, SeerGate
@@ -46,6 +47,7 @@ __all__ = [
     "Unsupported",
     "Window",
     "attention",
+    "attention_varlen",
     "build",
     "decode",
     "kernel_name",

@@ -164,6 +164,13 @@ def _in_elements(what: str, strides: tuple[int, ...], itemsize: int, shape: tupl
     return tuple(stride // itemsize for stride in strides)
 
 
+def zeros(like: Any, shape: tuple[int, ...], dtype: str | None = None) -> Any:
+    """As `empty`, filled."""
+    array = empty(like, shape, dtype)
+    array[...] = 0
+    return array
+
+
 def empty(like: Any, shape: tuple[int, ...], dtype: str | None = None) -> Any:
     """An array of the same library on the same device; `dtype` None is that of `like`."""
     if is_torch(like):

@@ -122,8 +122,9 @@ def options_of(
     family: str,
     block_table: Any,
     page_size: int | None,
+    **lengths: Any,
 ) -> Options:
-    """Options with their tensors."""
+    """Options with their tensors; `lengths` are cu_seqlens_q, cu_seqlens_k, kv_lens, each an array or None."""
     if (block_table is None) != (page_size is None):
         raise InvalidArgument("block_table and page_size: expected both or neither")
     table = None
@@ -138,7 +139,9 @@ def options_of(
         table.shape = (table.shape[0], *middle, 1, table.shape[-1])
         table.strides = (table.strides[0], *of_middle, 0, table.strides[-1])
     sinks = None if sink is None else view("sink", sink)
-    return Options(bool(causal), _pair(window), scale, softcap, splits, family, page_size or 0, sinks, table)
+    given: dict[str, Any] = {name: view(name, array) for name, array in lengths.items() if array is not None}
+    fixed = (bool(causal), _pair(window), scale, softcap, splits, family, page_size or 0, sinks, table)
+    return Options(*fixed, ragged=bool(given), **given)
 
 
 def _pair(window: Any) -> Any:
@@ -168,6 +171,7 @@ def attention(
     block_table: Any = None,
     page_size: int | None = None,
     kv_len: int | None = None,
+    kv_lens: Any = None,
     out: Any = None,
     lse: Any = None,
     return_lse: bool = False,
@@ -194,6 +198,8 @@ def attention(
         dtype: "bf16" for arrays of uint16 that hold its bits.
         block_table: i32 [batch, pages] or [batch, kv_heads, pages], with `page_size` and `kv_len`: key t of sequence b
             is row t % page_size of page block_table[b, t // page_size].
+        kv_lens: i32 [batch], keys of each sequence where they differ, on the device of q: k and v have room for the
+            longest, and queries stand at the end of their own sequence. For packed sequences see `attention_varlen`.
         out, lse: where to write; new arrays like q by default.
         return_lse: also give ln(sum(exp(logits))), f32 [batch, q_heads, q_len].
         device, stream: by default the device of q and its current stream.
@@ -218,6 +224,7 @@ def attention(
         "block_table": block_table,
         "page_size": page_size,
         "kv_len": kv_len,
+        "kv_lens": kv_lens,
         "device": device,
         "stream": stream,
     }
@@ -253,21 +260,26 @@ def forward(
     shape = shape_of(tensors.q, tensors.k, given.page_size, kv_len)
     out, out_array = tensors.output(out)
     lse, lse_array = tensors.lse(lse, return_lse)
+    run(tensors, plan, shape, given, out_array, lse_array)
+    return (out, lse) if return_lse else out
+
+
+def run(tensors: Tensors, plan: Any, shape: Shape, options: Options, out: Array, lse: Array | None) -> None:
+    """Makes what the plan needs for a shape, and attends."""
     queue = tensors.stream
     inputs = [reference(getattr(tensors, name), name) for name in "qkv"]
-    outputs = [reference(out_array, "out"), reference(lse_array, "lse")]
+    outputs = [reference(out, "out"), reference(lse, "lse")]
     if isinstance(plan, Hyper):
-        plan.run(queue, shape, given, tensors.like, inputs, outputs, workspace)
-    else:
-        planner = _planner(plan, given.causal)
-        c_shape, c_options, size = shape.to_abi(), given.to_abi(), ctypes.c_size_t()
-        call("forward_workspace", ctypes.byref(c_shape), ctypes.byref(c_options), ctypes.byref(size))
-        handle, schedule = planner.plan(queue, shape), planner.schedule(queue, shape, given)
-        memory, address = workspace(tensors.like, queue, size.value)
-        head = (queue.value, ctypes.byref(c_shape), ctypes.byref(c_options), handle.value)
-        call("forward", *head, schedule and schedule.value, *inputs, *outputs, address, size.value)
-        del memory
-    return (out, lse) if return_lse else out
+        plan.run(queue, shape, options, tensors.like, inputs, outputs, workspace)
+        return
+    planner = _planner(plan, options.causal)
+    c_shape, c_options, size = shape.to_abi(), options.to_abi(), ctypes.c_size_t()
+    call("forward_workspace", ctypes.byref(c_shape), ctypes.byref(c_options), ctypes.byref(size))
+    handle, schedule = planner.plan(queue, shape), planner.schedule(queue, shape, options)
+    memory, address = workspace(tensors.like, queue, size.value)
+    head = (queue.value, ctypes.byref(c_shape), ctypes.byref(c_options), handle.value)
+    call("forward", *head, schedule and schedule.value, *inputs, *outputs, address, size.value)
+    del memory
 
 
 def _planner(plan: Any, causal: bool) -> Planner:
@@ -313,9 +325,9 @@ def decode(
         causal: True by default: each query sees the keys up to its own.
     """
     tensors = Tensors(q, k, v, layout, dtype, device, stream)
-    given = options_of(tensors.q, causal, window, scale, softcap, sink, 1, family, block_table, page_size)
+    fixed = (causal, window, scale, softcap, sink, 1, family, block_table, page_size)
+    given = options_of(tensors.q, *fixed, kv_lens=kv_lens)
     shape = shape_of(tensors.q, tensors.k, given.page_size, kv_len)
-    lens = None if kv_lens is None else view("kv_lens", kv_lens)
     out, out_array = tensors.output(out)
     lse, lse_array = tensors.lse(lse, return_lse)
     if isinstance(plan, Hyper):
@@ -325,7 +337,7 @@ def decode(
     call("decode_workspace", ctypes.byref(c_shape), handle.value, ctypes.byref(size))
     memory, address = workspace(tensors.like, tensors.stream, size.value)
     head = (tensors.stream.value, ctypes.byref(c_shape), ctypes.byref(c_options), handle.value)
-    inputs = [reference(lens, "kv_lens"), *(reference(getattr(tensors, name), name) for name in "qkv")]
+    inputs = [reference(getattr(tensors, name), name) for name in "qkv"]
     outputs = [reference(out_array, "out"), reference(lse_array, "lse")]
     call("decode", *head, *inputs, *outputs, address, size.value)
     del memory

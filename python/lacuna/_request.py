@@ -66,6 +66,11 @@ class Options:
     page_size: int = 0
     sink: Array | None = field(default=None, compare=False)
     block_table: Array | None = field(default=None, compare=False)
+    #: Whether lengths are on the device: such calls have schedules of their own.
+    ragged: bool = False
+    cu_seqlens_q: Array | None = field(default=None, compare=False)
+    cu_seqlens_k: Array | None = field(default=None, compare=False)
+    kv_lens: Array | None = field(default=None, compare=False)
 
     def to_abi(self) -> Any:
         """The struct of the C ABI; it keeps the tensors that it points to."""
@@ -83,7 +88,7 @@ class Options:
         if options.splits < 1:
             raise InvalidArgument(f"splits must be at least 1, got {options.splits}")
         options.kept = []
-        for name in ("sink", "block_table"):
+        for name in ("sink", "block_table", "cu_seqlens_q", "cu_seqlens_k", "kv_lens"):
             array = getattr(self, name)
             if array is not None:
                 tensor = array.tensor(name)

@@ -39,12 +39,11 @@ lacuna_status lacuna_forward(lacuna_stream* stream, const lacuna_shape* shape, c
 lacuna_status lacuna_decode_workspace(const lacuna_shape* shape, lacuna_plan* plan, size_t* bytes);
 
 // Attention of the newest 1 to 16 queries of each sequence (shape.q_len), split over the keys by itself: options.splits
-// is 0 or 1. Tensors as for lacuna_forward; no schedule. kv_lens is i32 [1, 1, 1, batch], the keys of each sequence
-// (shape.kv_len is their maximum), in device memory, or null. Errors as lacuna_forward.
+// is 0 or 1. Tensors as for lacuna_forward, but without cu_seqlens; no schedule. Errors as lacuna_forward.
 lacuna_status lacuna_decode(lacuna_stream* stream, const lacuna_shape* shape, const lacuna_options* options,
-                            lacuna_plan* plan, const lacuna_tensor* kv_lens, const lacuna_tensor* q,
-                            const lacuna_tensor* k, const lacuna_tensor* v, const lacuna_tensor* out,
-                            const lacuna_tensor* lse, void* workspace, size_t workspace_bytes);
+                            lacuna_plan* plan, const lacuna_tensor* q, const lacuna_tensor* k, const lacuna_tensor* v,
+                            const lacuna_tensor* out, const lacuna_tensor* lse, void* workspace,
+                            size_t workspace_bytes);
 
 // Merges partial results over disjoint keys, in f32 and in the order of the splits (1 to 64).
 //   partial_out  f32 [splits * batch, heads, len, dim], packed: all sequences of split 0, then of split 1, ...

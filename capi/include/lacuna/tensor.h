@@ -85,6 +85,13 @@ typedef struct lacuna_options {
                                      // [pages, kv_heads, page_size, head_dim], key t is row t % page_size of page
                                      // block_table[b, h, 0, t / page_size]; or null
   int64_t page_size;                 // with block_table: keys of a page, a multiple of 16
+  // Lengths of the sequences where they differ, in device memory; the shape then has the longest. They are data: what
+  // contradicts the sizes is cut. Query t of sequence b stands at key position t + its keys - its queries.
+  const lacuna_tensor* cu_seqlens_q;  // i32 [1, 1, 1, batch + 1]: queries of sequence b are rows cu_seqlens_q[b] to
+                                      // cu_seqlens_q[b + 1] - 1 of q, out and lse, which are [1, q_heads, rows, ..]; or
+                                      // null. Rows of no sequence are not written
+  const lacuna_tensor* cu_seqlens_k;  // the same for k and v [1, kv_heads, rows, head_dim]; not with kv_lens or pages
+  const lacuna_tensor* kv_lens;       // i32 [1, 1, 1, batch]: keys of each sequence, at the start of its rows or pages
 } lacuna_options;
 
 lacuna_status lacuna_options_init(lacuna_options* options, size_t size);
