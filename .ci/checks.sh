@@ -116,7 +116,7 @@ facts() {
 peers() {
   local library=gpu-bundle/liblacuna_cuda.so exported
   exported=$(nm -D --defined-only "$library" | awk '{ print $3 }')
-  if [[ $exported != lacuna_peer_kernels ]]; then
+  if [[ $exported != lacuna_cuda_kernels ]]; then
     printf 'the library exports:\n%s\n' "$exported"
     return 1
   fi

@@ -70,7 +70,7 @@ bool is_finite(float x) { return x - x == 0.0f; }
 int32_t decode_config(const lacuna_forward_params* params, lacuna_forward_config* config) {
   LACUNA_REQUIRE(params != nullptr && config != nullptr, "decode_config: null argument");
   const lacuna_forward_params& p = *params;
-  LACUNA_CHECK(check_shape(p.shape, true));
+  LACUNA_CHECK(check_shape(p.shape, Lengths::kKeys));
   LACUNA_CHECK(check_plan(p.plan, p.shape));
   LACUNA_REQUIRE(p.shape.q_len <= sm80::kMostQueries, "decode serves 1 to %d queries a sequence, got %d",
                  sm80::kMostQueries, p.shape.q_len);

@@ -28,7 +28,8 @@ const char* last_error() { return error_buffer(); }
 #define LACUNA_MACHINE_NAME "cuda"
 #endif
 
-extern "C" const lacuna_kernel_table* LACUNA_TABLE(void) {
+// The one symbol that a shared library of the kernels exports; all others are hidden.
+extern "C" __attribute__((visibility("default"))) const lacuna_kernel_table* LACUNA_TABLE(void) {
   static const lacuna_kernel_table table = {
       LACUNA_KERNELS_ABI,        0,
       LACUNA_MACHINE_NAME,       LACUNA_BUILT_ARCHS,

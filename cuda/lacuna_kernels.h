@@ -12,7 +12,7 @@
 extern "C" {
 #endif
 
-#define LACUNA_KERNELS_ABI 3
+#define LACUNA_KERNELS_ABI 4
 #define LACUNA_MAX_SPLITS 64
 
 typedef enum lacuna_status {
@@ -49,10 +49,12 @@ typedef struct lacuna_shape {
   int32_t q_len;   // queries a sequence; the longest one when cu_seqlens_q is given
   int32_t kv_len;  // keys a sequence; the longest one when cu_seqlens_k is given
   int32_t head_dim;
-  int32_t dtype;  // lacuna_dtype of q, k, v, out
-  int32_t reserved;
-  const int32_t* cu_seqlens_q;  // [batch + 1] ragged queries, or null
-  const int32_t* cu_seqlens_k;  // [batch + 1] ragged keys, or null
+  int32_t dtype;                // lacuna_dtype of q, k, v, out
+  int32_t q_rows;               // rows of q, out and lse where cu_seqlens_q is given
+  const int32_t* cu_seqlens_q;  // [batch + 1] or null. Queries are packed: those of sequence b are the rows
+                                // [cu_seqlens_q[b], cu_seqlens_q[b + 1]), and strides of the batch do not matter. What
+                                // contradicts q_rows and q_len is cut
+  const int32_t* cu_seqlens_k;  // [batch + 1] or null: the same for k and v (not with block_table or kv_lens)
   const int32_t* block_table;   // [batch, kv_heads or 1, ceil(kv_len / page_size)] paged K and V, or null
   int64_t block_table_batch_stride;
   int64_t block_table_head_stride;  // 0: one table for all heads
@@ -60,6 +62,8 @@ typedef struct lacuna_shape {
   int32_t pages;                    // pages of k and v; keys of a page id outside [0, pages) are attended by nobody
   const int32_t* kv_lens;           // [batch] keys of each sequence, cut to [0, kv_len], or null: kv_len for all.
                                     // Queries stand at the end of their own sequence's keys
+  int32_t k_rows;                   // rows of k and v where cu_seqlens_k is given
+  int32_t padding;
 } lacuna_shape;
 
 // Which (query, key) pairs are visible, token-exact. Query t sits at position p = t + kv_len - q_len.
@@ -94,8 +98,8 @@ typedef struct lacuna_block_plan {
                        // (kv_len - q_len) % block_q when rows count absolute positions
   int32_t first_row;   // absolute index of query block 0 (a formula's i = first_row + row)
   int32_t capacity;    // lists: elements of indices
-  int32_t absolute;    // 1: query blocks count absolute positions. With kv_lens, row_shift and first_row of a
-                       // formula then follow from each sequence's length, and those here do not matter
+  int32_t absolute;    // 1: query blocks count absolute positions. With lengths on the device, row_shift and first_row
+                       // of a formula then follow from those of each sequence, and those here do not matter
   int32_t reserved;
   const int32_t* row_offsets;  // lists: [rows + 1]
   const int32_t* indices;      // lists: [capacity] KV block ids, ascending in a row; out-of-range ids are skipped
@@ -165,6 +169,8 @@ typedef struct lacuna_schedule_params {
   lacuna_mask mask;
   lacuna_block_plan plan;    // kind LISTS
   lacuna_schedule schedule;  // outputs
+  int32_t ragged;            // 1: for calls with lengths on the device, which see other keys than the shape says
+  int32_t reserved;
 } lacuna_schedule_params;
 
 // Lists from a dense mask: count, scan, fill. Rows that do not fit the capacity are cut and counted in overflow.

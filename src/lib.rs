@@ -40,7 +40,7 @@ mod schedule;
 mod shape;
 pub mod tensor;
 
-pub use attention::{ForwardOptions, KernelFamily, KernelInfo, PagedKv};
+pub use attention::{ForwardOptions, KernelFamily, KernelInfo, PagedKv, Ragged};
 pub use device::{Buffer, Counters, Device, SimtAsync, SimtConfig, SimtGuard, SimtPolicy, Stream};
 pub use error::{Error, Result};
 pub use half::{bf16, f16};
@@ -59,6 +59,11 @@ struct Readme;
 #[cfg(all(doctest, feature = "simt"))]
 #[doc = include_str!("../docs/paged-kv.md")]
 struct PagedKvPage;
+
+/// The page on serving compiles.
+#[cfg(all(doctest, feature = "simt"))]
+#[doc = include_str!("../docs/serving.md")]
+struct ServingPage;
 
 /// The page on SeerAttention compiles and runs.
 #[cfg(all(doctest, feature = "simt"))]

@@ -52,7 +52,8 @@ __host__ __device__ __forceinline__ int formula_skip(const lacuna_block_formula&
 
 // Next block of the walk that some row group wants and can see; false at the end. `groups` query blocks of
 // plan.block_q rows each belong to the tile.
-__host__ __device__ __forceinline__ bool formula_next(const lacuna_shape& shape, const lacuna_mask& mask,
+template <class Lengths>
+__host__ __device__ __forceinline__ bool formula_next(const Lengths& lengths, const lacuna_mask& mask,
                                                       const lacuna_block_plan& plan, const QueryTile& tile, int groups,
                                                       FormulaWalk& walk, BlockEntry& entry) {
   const lacuna_block_formula& formula = plan.formula;
@@ -66,7 +67,7 @@ __host__ __device__ __forceinline__ bool formula_next(const lacuna_shape& shape,
     entry.groups = 0;
     for (int g = 0; g < groups; ++g) {
       if (!formula_attends(formula, dense, walk.shift, walk.first_query + g, entry.block)) continue;
-      const KeyRange range = visible_to_rows(shape, mask, tile.first_row + g * plan.block_q, plan.block_q);
+      const KeyRange range = visible_to_rows(lengths, mask, tile.first_row + g * plan.block_q, plan.block_q);
       if (overlaps(range, entry.block * plan.block_k, plan.block_k)) entry.groups |= 1u << g;
     }
     if (entry.groups != 0) return true;

@@ -18,8 +18,10 @@ inline int64_t grid_product(int64_t a, int64_t b) {
   return a != 0 && b > kTooMany / a ? kTooMany : a * b;
 }
 
-// `lengths`: whether the family reads kv_lens.
-inline int32_t check_shape(const lacuna_shape& s, bool lengths = false) {
+// What a family reads of the lengths on the device.
+enum class Lengths { kNone, kKeys, kRagged };
+
+inline int32_t check_shape(const lacuna_shape& s, Lengths lengths = Lengths::kNone) {
   constexpr int kMax = 1 << 30;
   LACUNA_REQUIRE(s.batch >= 1 && s.batch <= kMax, "batch must be in 1..=2^30, got %d", s.batch);
   LACUNA_REQUIRE(s.kv_heads >= 1 && s.kv_heads <= kMax, "kv_heads must be in 1..=2^30, got %d", s.kv_heads);
@@ -28,12 +30,19 @@ inline int32_t check_shape(const lacuna_shape& s, bool lengths = false) {
   LACUNA_REQUIRE(s.q_len >= 1 && s.q_len <= kMax, "q_len must be in 1..=2^30, got %d", s.q_len);
   LACUNA_REQUIRE(s.kv_len >= 0 && s.kv_len <= kMax, "kv_len must be in 0..=2^30, got %d", s.kv_len);
   LACUNA_REQUIRE(s.dtype == LACUNA_F16 || s.dtype == LACUNA_BF16, "dtype must be f16 (0) or bf16 (1), got %d", s.dtype);
-  if (s.cu_seqlens_q != nullptr || s.cu_seqlens_k != nullptr) {
-    return set_error(LACUNA_UNSUPPORTED, "ragged batches (cu_seqlens): no kernel serves them yet");
+  const bool packed = s.cu_seqlens_q != nullptr || s.cu_seqlens_k != nullptr;
+  if (packed && lengths != Lengths::kRagged) {
+    return set_error(LACUNA_UNSUPPORTED, "packed sequences (cu_seqlens): only forward takes them");
   }
-  if (s.kv_lens != nullptr && !lengths) {
-    return set_error(LACUNA_UNSUPPORTED, "lengths on the device (kv_lens): only decode takes them");
+  if (s.kv_lens != nullptr && lengths == Lengths::kNone) {
+    return set_error(LACUNA_UNSUPPORTED, "lengths on the device (kv_lens): only forward and decode take them");
   }
+  LACUNA_REQUIRE(s.cu_seqlens_q == nullptr || (s.q_rows >= 0 && s.q_rows <= kMax), "q_rows must be in 0..=2^30, got %d",
+                 s.q_rows);
+  LACUNA_REQUIRE(s.cu_seqlens_k == nullptr || (s.k_rows >= 0 && s.k_rows <= kMax), "k_rows must be in 0..=2^30, got %d",
+                 s.k_rows);
+  LACUNA_REQUIRE(s.cu_seqlens_k == nullptr || (s.kv_lens == nullptr && s.block_table == nullptr),
+                 "cu_seqlens_k goes neither with kv_lens nor with block_table");
   if (s.block_table == nullptr) return LACUNA_OK;
   LACUNA_REQUIRE(s.page_size >= 16 && s.page_size <= kMax && s.page_size % 16 == 0,
                  "page_size must be a multiple of 16 in 16..=2^30, got %d", s.page_size);

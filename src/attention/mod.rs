@@ -7,6 +7,7 @@ mod kernel;
 mod merge;
 mod options;
 mod paged;
+mod ragged;
 pub mod raw;
 mod tensors;
 
@@ -17,6 +18,7 @@ pub use kernel::kernel;
 pub use merge::merge;
 pub use options::ForwardOptions;
 pub use paged::PagedKv;
+pub use ragged::Ragged;
 
 pub use crate::kernels::family::KernelFamily;
 pub use crate::kernels::table::KernelInfo;

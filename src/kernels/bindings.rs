@@ -2,7 +2,7 @@
 #![allow(non_camel_case_types, missing_docs, unreachable_pub, dead_code)]
 #![allow(clippy::all, clippy::pedantic, clippy::undocumented_unsafe_blocks, rustdoc::all)]
 
-pub const LACUNA_KERNELS_ABI: i32 = 3;
+pub const LACUNA_KERNELS_ABI: i32 = 4;
 pub const LACUNA_MAX_SPLITS: i32 = 64;
 pub const LACUNA_OK: lacuna_status = 0;
 /// a parameter breaks its stated range
@@ -60,10 +60,13 @@ pub struct lacuna_shape {
     pub head_dim: i32,
     /// lacuna_dtype of q, k, v, out
     pub dtype: i32,
-    pub reserved: i32,
-    /// [batch + 1] ragged queries, or null
+    /// rows of q, out and lse where cu_seqlens_q is given
+    pub q_rows: i32,
+    /// [batch + 1] or null. Queries are packed: those of sequence b are the rows
+    /// [cu_seqlens_q[b], cu_seqlens_q[b + 1]), and strides of the batch do not matter. What
+    /// contradicts q_rows and q_len is cut
     pub cu_seqlens_q: *const i32,
-    /// [batch + 1] ragged keys, or null
+    /// [batch + 1] or null: the same for k and v (not with block_table or kv_lens)
     pub cu_seqlens_k: *const i32,
     /// [batch, kv_heads or 1, ceil(kv_len / page_size)] paged K and V, or null
     pub block_table: *const i32,
@@ -77,10 +80,13 @@ pub struct lacuna_shape {
     /// [batch] keys of each sequence, cut to [0, kv_len], or null: kv_len for all.
     /// Queries stand at the end of their own sequence's keys
     pub kv_lens: *const i32,
+    /// rows of k and v where cu_seqlens_k is given
+    pub k_rows: i32,
+    pub padding: i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_shape"][::core::mem::size_of::<lacuna_shape>() - 88usize];
+    ["Size of lacuna_shape"][::core::mem::size_of::<lacuna_shape>() - 96usize];
     ["Alignment of lacuna_shape"][::core::mem::align_of::<lacuna_shape>() - 8usize];
     ["Offset of field: lacuna_shape::batch"][::core::mem::offset_of!(lacuna_shape, batch) - 0usize];
     ["Offset of field: lacuna_shape::q_heads"][::core::mem::offset_of!(lacuna_shape, q_heads) - 4usize];
@@ -89,7 +95,7 @@ const _: () = {
     ["Offset of field: lacuna_shape::kv_len"][::core::mem::offset_of!(lacuna_shape, kv_len) - 16usize];
     ["Offset of field: lacuna_shape::head_dim"][::core::mem::offset_of!(lacuna_shape, head_dim) - 20usize];
     ["Offset of field: lacuna_shape::dtype"][::core::mem::offset_of!(lacuna_shape, dtype) - 24usize];
-    ["Offset of field: lacuna_shape::reserved"][::core::mem::offset_of!(lacuna_shape, reserved) - 28usize];
+    ["Offset of field: lacuna_shape::q_rows"][::core::mem::offset_of!(lacuna_shape, q_rows) - 28usize];
     ["Offset of field: lacuna_shape::cu_seqlens_q"][::core::mem::offset_of!(lacuna_shape, cu_seqlens_q) - 32usize];
     ["Offset of field: lacuna_shape::cu_seqlens_k"][::core::mem::offset_of!(lacuna_shape, cu_seqlens_k) - 40usize];
     ["Offset of field: lacuna_shape::block_table"][::core::mem::offset_of!(lacuna_shape, block_table) - 48usize];
@@ -100,6 +106,8 @@ const _: () = {
     ["Offset of field: lacuna_shape::page_size"][::core::mem::offset_of!(lacuna_shape, page_size) - 72usize];
     ["Offset of field: lacuna_shape::pages"][::core::mem::offset_of!(lacuna_shape, pages) - 76usize];
     ["Offset of field: lacuna_shape::kv_lens"][::core::mem::offset_of!(lacuna_shape, kv_lens) - 80usize];
+    ["Offset of field: lacuna_shape::k_rows"][::core::mem::offset_of!(lacuna_shape, k_rows) - 88usize];
+    ["Offset of field: lacuna_shape::padding"][::core::mem::offset_of!(lacuna_shape, padding) - 92usize];
 };
 impl Default for lacuna_shape {
     fn default() -> Self {
@@ -191,8 +199,8 @@ pub struct lacuna_block_plan {
     pub first_row: i32,
     /// lists: elements of indices
     pub capacity: i32,
-    /// 1: query blocks count absolute positions. With kv_lens, row_shift and first_row of a
-    /// formula then follow from each sequence's length, and those here do not matter
+    /// 1: query blocks count absolute positions. With lengths on the device, row_shift and first_row
+    /// of a formula then follow from those of each sequence, and those here do not matter
     pub absolute: i32,
     pub reserved: i32,
     /// lists: [rows + 1]
@@ -322,46 +330,46 @@ pub struct lacuna_forward_params {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_forward_params"][::core::mem::size_of::<lacuna_forward_params>() - 464usize];
+    ["Size of lacuna_forward_params"][::core::mem::size_of::<lacuna_forward_params>() - 472usize];
     ["Alignment of lacuna_forward_params"][::core::mem::align_of::<lacuna_forward_params>() - 8usize];
     ["Offset of field: lacuna_forward_params::shape"][::core::mem::offset_of!(lacuna_forward_params, shape) - 0usize];
-    ["Offset of field: lacuna_forward_params::mask"][::core::mem::offset_of!(lacuna_forward_params, mask) - 88usize];
-    ["Offset of field: lacuna_forward_params::plan"][::core::mem::offset_of!(lacuna_forward_params, plan) - 104usize];
+    ["Offset of field: lacuna_forward_params::mask"][::core::mem::offset_of!(lacuna_forward_params, mask) - 96usize];
+    ["Offset of field: lacuna_forward_params::plan"][::core::mem::offset_of!(lacuna_forward_params, plan) - 112usize];
     ["Offset of field: lacuna_forward_params::schedule"]
-        [::core::mem::offset_of!(lacuna_forward_params, schedule) - 192usize];
-    ["Offset of field: lacuna_forward_params::q"][::core::mem::offset_of!(lacuna_forward_params, q) - 248usize];
-    ["Offset of field: lacuna_forward_params::k"][::core::mem::offset_of!(lacuna_forward_params, k) - 256usize];
-    ["Offset of field: lacuna_forward_params::v"][::core::mem::offset_of!(lacuna_forward_params, v) - 264usize];
-    ["Offset of field: lacuna_forward_params::out"][::core::mem::offset_of!(lacuna_forward_params, out) - 272usize];
-    ["Offset of field: lacuna_forward_params::lse"][::core::mem::offset_of!(lacuna_forward_params, lse) - 280usize];
-    ["Offset of field: lacuna_forward_params::sink"][::core::mem::offset_of!(lacuna_forward_params, sink) - 288usize];
+        [::core::mem::offset_of!(lacuna_forward_params, schedule) - 200usize];
+    ["Offset of field: lacuna_forward_params::q"][::core::mem::offset_of!(lacuna_forward_params, q) - 256usize];
+    ["Offset of field: lacuna_forward_params::k"][::core::mem::offset_of!(lacuna_forward_params, k) - 264usize];
+    ["Offset of field: lacuna_forward_params::v"][::core::mem::offset_of!(lacuna_forward_params, v) - 272usize];
+    ["Offset of field: lacuna_forward_params::out"][::core::mem::offset_of!(lacuna_forward_params, out) - 280usize];
+    ["Offset of field: lacuna_forward_params::lse"][::core::mem::offset_of!(lacuna_forward_params, lse) - 288usize];
+    ["Offset of field: lacuna_forward_params::sink"][::core::mem::offset_of!(lacuna_forward_params, sink) - 296usize];
     ["Offset of field: lacuna_forward_params::q_stride"]
-        [::core::mem::offset_of!(lacuna_forward_params, q_stride) - 296usize];
+        [::core::mem::offset_of!(lacuna_forward_params, q_stride) - 304usize];
     ["Offset of field: lacuna_forward_params::k_stride"]
-        [::core::mem::offset_of!(lacuna_forward_params, k_stride) - 320usize];
+        [::core::mem::offset_of!(lacuna_forward_params, k_stride) - 328usize];
     ["Offset of field: lacuna_forward_params::v_stride"]
-        [::core::mem::offset_of!(lacuna_forward_params, v_stride) - 344usize];
+        [::core::mem::offset_of!(lacuna_forward_params, v_stride) - 352usize];
     ["Offset of field: lacuna_forward_params::out_stride"]
-        [::core::mem::offset_of!(lacuna_forward_params, out_stride) - 368usize];
+        [::core::mem::offset_of!(lacuna_forward_params, out_stride) - 376usize];
     ["Offset of field: lacuna_forward_params::lse_stride"]
-        [::core::mem::offset_of!(lacuna_forward_params, lse_stride) - 392usize];
-    ["Offset of field: lacuna_forward_params::scale"][::core::mem::offset_of!(lacuna_forward_params, scale) - 416usize];
+        [::core::mem::offset_of!(lacuna_forward_params, lse_stride) - 400usize];
+    ["Offset of field: lacuna_forward_params::scale"][::core::mem::offset_of!(lacuna_forward_params, scale) - 424usize];
     ["Offset of field: lacuna_forward_params::softcap"]
-        [::core::mem::offset_of!(lacuna_forward_params, softcap) - 420usize];
+        [::core::mem::offset_of!(lacuna_forward_params, softcap) - 428usize];
     ["Offset of field: lacuna_forward_params::splits"]
-        [::core::mem::offset_of!(lacuna_forward_params, splits) - 424usize];
+        [::core::mem::offset_of!(lacuna_forward_params, splits) - 432usize];
     ["Offset of field: lacuna_forward_params::split_keys"]
-        [::core::mem::offset_of!(lacuna_forward_params, split_keys) - 428usize];
+        [::core::mem::offset_of!(lacuna_forward_params, split_keys) - 436usize];
     ["Offset of field: lacuna_forward_params::family"]
-        [::core::mem::offset_of!(lacuna_forward_params, family) - 432usize];
+        [::core::mem::offset_of!(lacuna_forward_params, family) - 440usize];
     ["Offset of field: lacuna_forward_params::reserved"]
-        [::core::mem::offset_of!(lacuna_forward_params, reserved) - 436usize];
+        [::core::mem::offset_of!(lacuna_forward_params, reserved) - 444usize];
     ["Offset of field: lacuna_forward_params::partial_out"]
-        [::core::mem::offset_of!(lacuna_forward_params, partial_out) - 440usize];
+        [::core::mem::offset_of!(lacuna_forward_params, partial_out) - 448usize];
     ["Offset of field: lacuna_forward_params::partial_lse"]
-        [::core::mem::offset_of!(lacuna_forward_params, partial_lse) - 448usize];
+        [::core::mem::offset_of!(lacuna_forward_params, partial_lse) - 456usize];
     ["Offset of field: lacuna_forward_params::counter"]
-        [::core::mem::offset_of!(lacuna_forward_params, counter) - 456usize];
+        [::core::mem::offset_of!(lacuna_forward_params, counter) - 464usize];
 };
 impl Default for lacuna_forward_params {
     fn default() -> Self {
@@ -435,16 +443,23 @@ pub struct lacuna_schedule_params {
     pub plan: lacuna_block_plan,
     /// outputs
     pub schedule: lacuna_schedule,
+    /// 1: for calls with lengths on the device, which see other keys than the shape says
+    pub ragged: i32,
+    pub reserved: i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_schedule_params"][::core::mem::size_of::<lacuna_schedule_params>() - 248usize];
+    ["Size of lacuna_schedule_params"][::core::mem::size_of::<lacuna_schedule_params>() - 264usize];
     ["Alignment of lacuna_schedule_params"][::core::mem::align_of::<lacuna_schedule_params>() - 8usize];
     ["Offset of field: lacuna_schedule_params::shape"][::core::mem::offset_of!(lacuna_schedule_params, shape) - 0usize];
-    ["Offset of field: lacuna_schedule_params::mask"][::core::mem::offset_of!(lacuna_schedule_params, mask) - 88usize];
-    ["Offset of field: lacuna_schedule_params::plan"][::core::mem::offset_of!(lacuna_schedule_params, plan) - 104usize];
+    ["Offset of field: lacuna_schedule_params::mask"][::core::mem::offset_of!(lacuna_schedule_params, mask) - 96usize];
+    ["Offset of field: lacuna_schedule_params::plan"][::core::mem::offset_of!(lacuna_schedule_params, plan) - 112usize];
     ["Offset of field: lacuna_schedule_params::schedule"]
-        [::core::mem::offset_of!(lacuna_schedule_params, schedule) - 192usize];
+        [::core::mem::offset_of!(lacuna_schedule_params, schedule) - 200usize];
+    ["Offset of field: lacuna_schedule_params::ragged"]
+        [::core::mem::offset_of!(lacuna_schedule_params, ragged) - 256usize];
+    ["Offset of field: lacuna_schedule_params::reserved"]
+        [::core::mem::offset_of!(lacuna_schedule_params, reserved) - 260usize];
 };
 impl Default for lacuna_schedule_params {
     fn default() -> Self {
@@ -519,16 +534,16 @@ pub struct lacuna_plan_to_mask_params {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_plan_to_mask_params"][::core::mem::size_of::<lacuna_plan_to_mask_params>() - 200usize];
+    ["Size of lacuna_plan_to_mask_params"][::core::mem::size_of::<lacuna_plan_to_mask_params>() - 208usize];
     ["Alignment of lacuna_plan_to_mask_params"][::core::mem::align_of::<lacuna_plan_to_mask_params>() - 8usize];
     ["Offset of field: lacuna_plan_to_mask_params::shape"]
         [::core::mem::offset_of!(lacuna_plan_to_mask_params, shape) - 0usize];
     ["Offset of field: lacuna_plan_to_mask_params::mask"]
-        [::core::mem::offset_of!(lacuna_plan_to_mask_params, mask) - 88usize];
+        [::core::mem::offset_of!(lacuna_plan_to_mask_params, mask) - 96usize];
     ["Offset of field: lacuna_plan_to_mask_params::plan"]
-        [::core::mem::offset_of!(lacuna_plan_to_mask_params, plan) - 104usize];
+        [::core::mem::offset_of!(lacuna_plan_to_mask_params, plan) - 112usize];
     ["Offset of field: lacuna_plan_to_mask_params::block_mask"]
-        [::core::mem::offset_of!(lacuna_plan_to_mask_params, block_mask) - 192usize];
+        [::core::mem::offset_of!(lacuna_plan_to_mask_params, block_mask) - 200usize];
 };
 impl Default for lacuna_plan_to_mask_params {
     fn default() -> Self {
@@ -947,34 +962,34 @@ pub struct lacuna_block_max_params {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_block_max_params"][::core::mem::size_of::<lacuna_block_max_params>() - 232usize];
+    ["Size of lacuna_block_max_params"][::core::mem::size_of::<lacuna_block_max_params>() - 240usize];
     ["Alignment of lacuna_block_max_params"][::core::mem::align_of::<lacuna_block_max_params>() - 8usize];
     ["Offset of field: lacuna_block_max_params::shape"]
         [::core::mem::offset_of!(lacuna_block_max_params, shape) - 0usize];
     ["Offset of field: lacuna_block_max_params::mask"]
-        [::core::mem::offset_of!(lacuna_block_max_params, mask) - 88usize];
+        [::core::mem::offset_of!(lacuna_block_max_params, mask) - 96usize];
     ["Offset of field: lacuna_block_max_params::block_q"]
-        [::core::mem::offset_of!(lacuna_block_max_params, block_q) - 100usize];
+        [::core::mem::offset_of!(lacuna_block_max_params, block_q) - 108usize];
     ["Offset of field: lacuna_block_max_params::block_k"]
-        [::core::mem::offset_of!(lacuna_block_max_params, block_k) - 104usize];
+        [::core::mem::offset_of!(lacuna_block_max_params, block_k) - 112usize];
     ["Offset of field: lacuna_block_max_params::heads"]
-        [::core::mem::offset_of!(lacuna_block_max_params, heads) - 108usize];
+        [::core::mem::offset_of!(lacuna_block_max_params, heads) - 116usize];
     ["Offset of field: lacuna_block_max_params::row_shift"]
-        [::core::mem::offset_of!(lacuna_block_max_params, row_shift) - 112usize];
-    ["Offset of field: lacuna_block_max_params::q"][::core::mem::offset_of!(lacuna_block_max_params, q) - 120usize];
-    ["Offset of field: lacuna_block_max_params::k"][::core::mem::offset_of!(lacuna_block_max_params, k) - 128usize];
-    ["Offset of field: lacuna_block_max_params::lse"][::core::mem::offset_of!(lacuna_block_max_params, lse) - 136usize];
+        [::core::mem::offset_of!(lacuna_block_max_params, row_shift) - 120usize];
+    ["Offset of field: lacuna_block_max_params::q"][::core::mem::offset_of!(lacuna_block_max_params, q) - 128usize];
+    ["Offset of field: lacuna_block_max_params::k"][::core::mem::offset_of!(lacuna_block_max_params, k) - 136usize];
+    ["Offset of field: lacuna_block_max_params::lse"][::core::mem::offset_of!(lacuna_block_max_params, lse) - 144usize];
     ["Offset of field: lacuna_block_max_params::q_stride"]
-        [::core::mem::offset_of!(lacuna_block_max_params, q_stride) - 144usize];
+        [::core::mem::offset_of!(lacuna_block_max_params, q_stride) - 152usize];
     ["Offset of field: lacuna_block_max_params::k_stride"]
-        [::core::mem::offset_of!(lacuna_block_max_params, k_stride) - 168usize];
+        [::core::mem::offset_of!(lacuna_block_max_params, k_stride) - 176usize];
     ["Offset of field: lacuna_block_max_params::lse_stride"]
-        [::core::mem::offset_of!(lacuna_block_max_params, lse_stride) - 192usize];
+        [::core::mem::offset_of!(lacuna_block_max_params, lse_stride) - 200usize];
     ["Offset of field: lacuna_block_max_params::scale"]
-        [::core::mem::offset_of!(lacuna_block_max_params, scale) - 216usize];
+        [::core::mem::offset_of!(lacuna_block_max_params, scale) - 224usize];
     ["Offset of field: lacuna_block_max_params::reserved"]
-        [::core::mem::offset_of!(lacuna_block_max_params, reserved) - 220usize];
-    ["Offset of field: lacuna_block_max_params::map"][::core::mem::offset_of!(lacuna_block_max_params, map) - 224usize];
+        [::core::mem::offset_of!(lacuna_block_max_params, reserved) - 228usize];
+    ["Offset of field: lacuna_block_max_params::map"][::core::mem::offset_of!(lacuna_block_max_params, map) - 232usize];
 };
 impl Default for lacuna_block_max_params {
     fn default() -> Self {
@@ -1087,38 +1102,38 @@ pub struct lacuna_hyper_plan_params {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_hyper_plan_params"][::core::mem::size_of::<lacuna_hyper_plan_params>() - 272usize];
+    ["Size of lacuna_hyper_plan_params"][::core::mem::size_of::<lacuna_hyper_plan_params>() - 280usize];
     ["Alignment of lacuna_hyper_plan_params"][::core::mem::align_of::<lacuna_hyper_plan_params>() - 8usize];
     ["Offset of field: lacuna_hyper_plan_params::shape"]
         [::core::mem::offset_of!(lacuna_hyper_plan_params, shape) - 0usize];
     ["Offset of field: lacuna_hyper_plan_params::plan"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, plan) - 88usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, plan) - 96usize];
     ["Offset of field: lacuna_hyper_plan_params::projections"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, projections) - 144usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, projections) - 152usize];
     ["Offset of field: lacuna_hyper_plan_params::bucket_order"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, bucket_order) - 148usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, bucket_order) - 156usize];
     ["Offset of field: lacuna_hyper_plan_params::center"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, center) - 152usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, center) - 160usize];
     ["Offset of field: lacuna_hyper_plan_params::draw"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, draw) - 156usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, draw) - 164usize];
     ["Offset of field: lacuna_hyper_plan_params::seed"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, seed) - 160usize];
-    ["Offset of field: lacuna_hyper_plan_params::q"][::core::mem::offset_of!(lacuna_hyper_plan_params, q) - 168usize];
-    ["Offset of field: lacuna_hyper_plan_params::k"][::core::mem::offset_of!(lacuna_hyper_plan_params, k) - 176usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, seed) - 168usize];
+    ["Offset of field: lacuna_hyper_plan_params::q"][::core::mem::offset_of!(lacuna_hyper_plan_params, q) - 176usize];
+    ["Offset of field: lacuna_hyper_plan_params::k"][::core::mem::offset_of!(lacuna_hyper_plan_params, k) - 184usize];
     ["Offset of field: lacuna_hyper_plan_params::q_stride"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, q_stride) - 184usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, q_stride) - 192usize];
     ["Offset of field: lacuna_hyper_plan_params::k_stride"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, k_stride) - 208usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, k_stride) - 216usize];
     ["Offset of field: lacuna_hyper_plan_params::directions"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, directions) - 232usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, directions) - 240usize];
     ["Offset of field: lacuna_hyper_plan_params::q_ranks"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, q_ranks) - 240usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, q_ranks) - 248usize];
     ["Offset of field: lacuna_hyper_plan_params::k_ranks"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, k_ranks) - 248usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, k_ranks) - 256usize];
     ["Offset of field: lacuna_hyper_plan_params::scratch"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, scratch) - 256usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, scratch) - 264usize];
     ["Offset of field: lacuna_hyper_plan_params::scratch_bytes"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, scratch_bytes) - 264usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, scratch_bytes) - 272usize];
 };
 impl Default for lacuna_hyper_plan_params {
     fn default() -> Self {
@@ -1179,40 +1194,40 @@ pub struct lacuna_gather_forward_params {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_gather_forward_params"][::core::mem::size_of::<lacuna_gather_forward_params>() - 328usize];
+    ["Size of lacuna_gather_forward_params"][::core::mem::size_of::<lacuna_gather_forward_params>() - 336usize];
     ["Alignment of lacuna_gather_forward_params"][::core::mem::align_of::<lacuna_gather_forward_params>() - 8usize];
     ["Offset of field: lacuna_gather_forward_params::shape"]
         [::core::mem::offset_of!(lacuna_gather_forward_params, shape) - 0usize];
     ["Offset of field: lacuna_gather_forward_params::plan"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, plan) - 88usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, plan) - 96usize];
     ["Offset of field: lacuna_gather_forward_params::q"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, q) - 144usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, q) - 152usize];
     ["Offset of field: lacuna_gather_forward_params::k"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, k) - 152usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, k) - 160usize];
     ["Offset of field: lacuna_gather_forward_params::v"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, v) - 160usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, v) - 168usize];
     ["Offset of field: lacuna_gather_forward_params::out"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, out) - 168usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, out) - 176usize];
     ["Offset of field: lacuna_gather_forward_params::lse"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, lse) - 176usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, lse) - 184usize];
     ["Offset of field: lacuna_gather_forward_params::q_stride"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, q_stride) - 184usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, q_stride) - 192usize];
     ["Offset of field: lacuna_gather_forward_params::k_stride"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, k_stride) - 208usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, k_stride) - 216usize];
     ["Offset of field: lacuna_gather_forward_params::v_stride"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, v_stride) - 232usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, v_stride) - 240usize];
     ["Offset of field: lacuna_gather_forward_params::out_stride"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, out_stride) - 256usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, out_stride) - 264usize];
     ["Offset of field: lacuna_gather_forward_params::lse_stride"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, lse_stride) - 280usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, lse_stride) - 288usize];
     ["Offset of field: lacuna_gather_forward_params::scale"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, scale) - 304usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, scale) - 312usize];
     ["Offset of field: lacuna_gather_forward_params::reserved"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, reserved) - 308usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, reserved) - 316usize];
     ["Offset of field: lacuna_gather_forward_params::partial_out"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, partial_out) - 312usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, partial_out) - 320usize];
     ["Offset of field: lacuna_gather_forward_params::partial_lse"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, partial_lse) - 320usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, partial_lse) - 328usize];
 };
 impl Default for lacuna_gather_forward_params {
     fn default() -> Self {

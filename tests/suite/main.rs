@@ -21,6 +21,7 @@ mod options;
 mod paged;
 mod pages;
 mod plans;
+mod ragged;
 mod raw;
 mod schedules;
 mod seer_cache;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "common/query_tile.h"
+#include "common/sequence.h"
 #include "lacuna_kernels.h"
 #include "ptx/machine.h"
 
@@ -21,6 +22,7 @@ struct ForwardArgs {
 
 struct Assignment {
   QueryTile tile;
+  Sequence sequence;
   int schedule_row;
   int split;
   bool valid;  // false: the block has nothing to do
@@ -28,6 +30,7 @@ struct Assignment {
 
 // The work of block `index`. Formula plans: sequence, head, tile (the last tile, which sees most, first), split.
 // Lists: rows of the schedule's order (longest first), then the sequences and heads that share the row.
+template <bool kRagged>
 __device__ __forceinline__ Assignment assignment(const ForwardArgs& args, int index, int tile_rows) {
   const lacuna_forward_params& p = args.params;
   const lacuna_shape& shape = p.shape;
@@ -61,9 +64,10 @@ __device__ __forceinline__ Assignment assignment(const ForwardArgs& args, int in
     q_tile = row % args.rows_per_head * args.tiles_per_row + tile_in_row;
   }
   work.tile.kv_head = static_cast<int>(static_cast<int64_t>(work.tile.head) * shape.kv_heads / shape.q_heads);
-  work.tile.first_row = q_tile * tile_rows - p.plan.row_shift;
+  work.sequence = kRagged ? sequence_of(shape, p.plan, work.tile.batch) : whole_sequence(shape, p.plan);
+  work.tile.first_row = q_tile * tile_rows - work.sequence.row_shift;
   work.tile.first_block = static_cast<int>(static_cast<int64_t>(q_tile) * tile_rows / p.plan.block_q);
-  work.valid = work.valid && work.tile.first_row < shape.q_len && work.tile.first_row + tile_rows > 0;
+  work.valid = work.valid && work.tile.first_row < work.sequence.q_len && work.tile.first_row + tile_rows > 0;
   return work;
 }
 
