@@ -899,8 +899,8 @@ pub const LACUNA_GATE_CURRENT_APART: lacuna_gate_current = 1;
 pub const LACUNA_GATE_CURRENT_NEUTRAL: lacuna_gate_current = 2;
 pub type lacuna_gate_current = i32;
 /// P = softmax over the blocks a row may see of q_gate . k_gate / sqrt(gate_dim). A list serves one plan head and
-/// rows_per_list rows; where it serves several (head, row) members, its P is the maximum over them. Ties go to the lower
-/// block. Forced blocks are added to what the rule selects.
+/// rows_per_list rows; where it serves several (head, row) members, its P is the maximum over them, and for top-p that
+/// maximum over the sum of all. Ties go to the lower block. Forced blocks are added to what the rule selects.
 ///
 /// Rows that do not fit the capacity keep their forced and then their best blocks: all lists are cut to one length (some
 /// to one more) so that they fit.

@@ -10,6 +10,7 @@ mod decode_scores;
 mod devices;
 mod forward;
 mod gate_expected;
+mod gate_extremes;
 mod gate_features;
 mod gate_lists;
 mod gate_vectors;
