@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 
 use kernels::Mask;
-use kernels::seer::{Select, SelectOptions};
+use kernels::seer::{DecodeSelectOptions, Select, SelectOptions};
 
 use crate::abi;
 use crate::argument::{Out, flag, size};
@@ -41,6 +41,11 @@ unsafe fn select_options(select: *const abi::lacuna_select) -> Result<SelectOpti
     })
 }
 
+/// What a decode gate reads of the options.
+fn decode_options(options: &SelectOptions) -> DecodeSelectOptions {
+    DecodeSelectOptions { select: options.select, sink_blocks: options.sink_blocks }
+}
+
 /// A decode gate works under a causal mask, whatever the options leave out.
 fn decode_mask(mask: &Mask) -> Result<()> {
     if mask.window_left.is_none() && mask.window_right.is_none() {
@@ -72,7 +77,7 @@ pub unsafe extern "C" fn lacuna_gate_plan_create(
         gate => gate.empty_plan(stream, &shape, mask, &select, capacity)?,
         gate => {
             decode_mask(mask)?;
-            gate.empty_plan(stream, &shape, &select, capacity)?
+            gate.empty_plan(stream, &shape, &decode_options(&select), capacity)?
         });
         give(Plan::new(plan), out)
     })
@@ -162,6 +167,7 @@ pub unsafe extern "C" fn lacuna_gate_select(
             let lens = kv_lens.map(|lens| lens.tensor(&queue)).transpose()?;
             let (gate_q, cache, mut plan) = (gate_q.view(&queue)?, cache.read(), plan.write());
             let lens = lens.as_ref();
+            let select = decode_options(&select);
             gate.select_into(stream, &shape, lens, gate_q, &cache, &select, &mut plan, &mut memory)?;
         });
         Ok(())

@@ -87,6 +87,7 @@ fn s2_config(given: &abi::lacuna_s2_config) -> Result<S2Config> {
         homogeneous: flag("homogeneous", given.homogeneous)?,
         sink_blocks: size("sink_blocks", given.sink_blocks)?,
         variant: if flag("phi3", given.phi3)? { S2Variant::Phi3 } else { S2Variant::Dkernel },
+        ..S2Config::default()
     })
 }
 
