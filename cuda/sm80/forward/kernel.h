@@ -136,7 +136,9 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kTile.blocks)
 
   const ScoreRule rule = score_rule(p);
   const auto warp_row = [&] { return tile_of<Traits>(work, smem).first_row + warp * kGroupRows; };
-  const KeyRange unmasked = common_keys(lengths, p.mask, warp_row());
+  // With lengths on the device it is found anew for each tile: two registers less.
+  const auto unmasked_keys = [&] { return common_keys(lengths, p.mask, warp_row()); };
+  const KeyRange always = Traits::kRagged ? KeyRange{0, 0} : unmasked_keys();
   RowState state = empty_rows();
   Accumulator<Traits> acc = {};
 
@@ -153,6 +155,7 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kTile.blocks)
     sync_warp();
 
     float scores[kSlots][2][4];
+    const KeyRange unmasked = Traits::kRagged ? unmasked_keys() : always;
     bool any = false;
 #pragma unroll
     for (int slot = 0; slot < kSlots; ++slot) {
