@@ -3,7 +3,9 @@
 use super::gate::Gate;
 use super::request::{Request, Tokens};
 use crate::failure::Result;
-use lacuna::methods::seer::{DecodeGate, DecodeGateConfig, DecodeGateWeights, GateCache, Rope, SelectOptions, Span};
+use lacuna::methods::seer::{
+    DecodeGate, DecodeGateConfig, DecodeGateWeights, DecodeSelectOptions, GateCache, Rope, Span,
+};
 use lacuna::{AttentionShape, BlockPlan, Half, Stream, Tensor};
 
 /// The gate of a request and what it has seen so far.
@@ -12,7 +14,7 @@ pub struct SeerSteps<'a, T: Half> {
     tensors: &'a Gate<T>,
     gate: DecodeGate<T>,
     cache: GateCache,
-    options: SelectOptions,
+    options: DecodeSelectOptions,
 }
 
 impl<'a, T: Half> SeerSteps<'a, T> {
@@ -38,7 +40,7 @@ impl<'a, T: Half> SeerSteps<'a, T> {
         let longest = kv_len.max(1);
         let gate = DecodeGate::new(stream, (q_heads, kv_heads, head_dim), longest, config, weights)?;
         let cache = gate.cache(stream, batch, longest)?;
-        let options = SelectOptions { sink_blocks: keys.sink_blocks, ..SelectOptions::new(tensors.select) };
+        let options = DecodeSelectOptions { select: tensors.select, sink_blocks: keys.sink_blocks };
         let mut steps = Self { request, tensors, gate, cache, options };
         let prompts: Vec<Tokens> = request.prompts.iter().map(|&prompt| 0..prompt).collect();
         steps.append(stream, &prompts, false)?;
