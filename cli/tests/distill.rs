@@ -69,7 +69,7 @@ fn a_resumed_run_gives_the_same_bytes() {
             "avg,max",
             "--init",
             "random",
-            "--keep-current",
+            "--drop-current",
             "--power",
             "0.5",
             "--distance",
@@ -166,7 +166,7 @@ fn bad_requests_are_one_line() {
     bad(&["--k-pool", "max"], "--init mean");
     bad(&["--k-pool", "median"], "median");
     bad(&["--norm"], "--norm");
-    bad(&["--kind", "decode", "--keep-current"], "--keep-current");
+    bad(&["--kind", "decode", "--drop-current"], "--drop-current");
     bad(&["--kind", "decode", "--project-q"], "--project-q");
     bad(&["--kind", "decode", "--rows", "0"], "--rows");
     bad(&["--steps", "0"], "--steps");

@@ -1,7 +1,7 @@
 //! Files of trained gates: those of `lacuna distill`, and the gate tensors of published checkpoints.
 
 use super::names::Kind;
-use super::{GateInputs, GateMatrices, Weight, plan};
+use super::{GateInputs, GateMatrices, Weight, logits, plan, softmax};
 use crate::config::{Pool, pool_set};
 use crate::failure::{Failure, Result};
 use crate::files::{TensorFile, rounded};
@@ -26,6 +26,8 @@ pub struct Gates {
     pub rope_theta: f64,
     /// One a layer.
     pub layers: Vec<GateMatrices<bf16>>,
+    /// Densities, and the threshold that gave each of them on the text that was learned from; empty if the file has none.
+    pub thresholds: Vec<(f64, f64)>,
 }
 
 /// The gates of the reference model, trained by `lacuna distill`.
@@ -41,31 +43,42 @@ impl Gates {
         Self::read(&file, model).map(Rc::new)
     }
 
-    /// The blocks that the gate of a layer picks for a causal call, as many a row as the published rule says for a
-    /// density; each row keeps its own block.
+    /// The blocks that the gate of a layer picks for a causal call; each row keeps its own block.
     pub fn plan(
         &self,
         layer: usize,
-        density: f64,
+        select: Select,
         stream: &Stream,
         shape: &AttentionShape,
         inputs: &GateInputs<'_, bf16>,
     ) -> Result<BlockPlan> {
-        let matrices = &self.layers[layer];
-        let config = GateConfig {
+        let options =
+            SelectOptions { select, last_rows_dense: 0, force_diagonal: true, sink_blocks: 0, share_heads: false };
+        plan(stream, shape, &Mask::CAUSAL, self.config(layer), &self.layers[layer], inputs, &options)
+    }
+
+    /// What thresholds are compared with: `[q_heads, query blocks, key blocks]`, each row with sum 1 over the blocks
+    /// that it sees.
+    pub fn shares(
+        &self,
+        layer: usize,
+        stream: &Stream,
+        shape: &AttentionShape,
+        inputs: &GateInputs<'_, bf16>,
+    ) -> Result<Vec<f32>> {
+        let mut values =
+            logits(stream, shape, &Mask::CAUSAL, self.config(layer), &self.layers[layer], inputs)?.to_vec(stream)?;
+        values.chunks_exact_mut(shape.kv_len.div_ceil(self.block_size)).for_each(softmax);
+        Ok(values)
+    }
+
+    fn config(&self, layer: usize) -> GateConfig {
+        GateConfig {
             block_size: self.block_size,
             q_pool: self.q_pool,
             k_pool: self.k_pool,
-            rope: Some(Rope::new(self.rope_theta, matrices.w_k.dims[2])),
-        };
-        let options = SelectOptions {
-            select: Select::Density(density),
-            last_rows_dense: 0,
-            force_diagonal: true,
-            sink_blocks: 0,
-            share_heads: false,
-        };
-        plan(stream, shape, &Mask::CAUSAL, config, matrices, inputs, &options)
+            rope: Some(Rope::new(self.rope_theta, self.layers[layer].w_k.dims[2])),
+        }
     }
 
     fn read(file: &TensorFile, model: &Config) -> Result<Self> {
@@ -106,7 +119,8 @@ impl Gates {
             Ok(GateMatrices { w_k, w_q })
         });
         let layers = layers.collect::<Result<_>>()?;
-        Ok(Self { name: file.name(), block_size, q_pool, k_pool, rope_theta, layers })
+        let thresholds = thresholds(file)?;
+        Ok(Self { name: file.name(), block_size, q_pool, k_pool, rope_theta, layers, thresholds })
     }
 }
 
@@ -138,6 +152,24 @@ fn number<T: std::str::FromStr>(file: &TensorFile, key: &str, default: T) -> Res
         None => Ok(default),
         Some(text) => text.parse().map_err(|_| file.error(format_args!("{key} must be a number, got `{text}`"))),
     }
+}
+
+/// As [`Gates::thresholds`] is stored.
+pub fn threshold_note(thresholds: &[(f64, f64)]) -> String {
+    thresholds.iter().map(|(density, threshold)| format!("{density}:{threshold:e}")).collect::<Vec<_>>().join(",")
+}
+
+fn thresholds(file: &TensorFile) -> Result<Vec<(f64, f64)>> {
+    let Some(text) = file.note("thresholds")? else { return Ok(Vec::new()) };
+    let pair = |pair: &str| {
+        let (density, threshold) = pair.split_once(':')?;
+        let pair: (f64, f64) = (density.parse().ok()?, threshold.parse().ok()?);
+        ((0.0..=1.0).contains(&pair.0) && (0.0..=1.0).contains(&pair.1)).then_some(pair)
+    };
+    let pairs: Option<Vec<_>> = text.split(',').map(pair).collect();
+    pairs.ok_or_else(|| {
+        file.error(format_args!("thresholds must be pairs density:threshold in 0..=1, joined by commas, got `{text}`"))
+    })
 }
 
 /// Pools of the metadata, joined by commas.
