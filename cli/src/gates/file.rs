@@ -156,19 +156,19 @@ pub fn weight(
     inputs: usize,
 ) -> Result<Option<Weight<bf16>>> {
     let Some(name) = kind.find(tensors, layer, name) else { return Ok(None) };
+    let shape = tensors.tensor(name).map(|view| view.shape().to_vec()).unwrap_or_default();
     // Published query weights of decode gates keep the heads of a group and their elements apart.
-    if kind == Kind::Decode && tensors.tensor(name).is_ok_and(|view| view.shape().len() == 4) {
-        let (view, [first, group, dim, gate_dim]) = file.float_tensor::<4>(tensors, name)?;
-        let dims = [first, group.saturating_mul(dim), gate_dim];
-        check_weight(file, name, dims, view.shape(), heads, inputs)?;
-        return Ok(Some(Weight { dims, data: rounded(&view) }));
-    }
-    let (view, dims) = file.float_tensor::<3>(tensors, name)?;
+    let (view, dims) = if kind == Kind::Decode && shape.len() == 4 {
+        let (view, [heads, group, dim, gate_dim]) = file.float_tensor::<4>(tensors, name)?;
+        (view, [heads, group.saturating_mul(dim), gate_dim])
+    } else {
+        file.float_tensor::<3>(tensors, name)?
+    };
     let even = (2..=256).contains(&dims[2]) && dims[2].is_multiple_of(2);
     if !heads.contains(&dims[0]) || dims[1] != inputs || !even {
         return Err(file.error(format_args!(
             "tensor `{name}` must be [heads, {inputs}, gate dim] with one of {heads:?} heads and an even gate dim of at \
-             most 256, got {dims:?}"
+             most 256, got {shape:?}"
         )));
     }
     Ok(Some(Weight { dims, data: rounded(&view) }))
