@@ -15,7 +15,8 @@ use crate::terminal;
 use checkpoint::State;
 use examples::{Batch, Window};
 use lacuna::{Device, Stream};
-use recipe::{Init, Kind, Pool, Recipe};
+pub use recipe::Kind;
+use recipe::{Init, Pool, Recipe};
 use std::path::{Path, PathBuf};
 
 /// Train the gates of SeerAttention on the attention of a model.

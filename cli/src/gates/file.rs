@@ -83,27 +83,19 @@ impl Gates {
 
     fn read(file: &TensorFile, model: &Config) -> Result<Self> {
         let tensors = file.tensors()?;
-        let published_for_decoding = Kind::published_in(&tensors) == Some(Kind::Decode);
-        if file.note("kind")?.map_or(published_for_decoding, |kind| kind != "prefill") {
+        // Published checkpoints say none of these; their defaults hold then.
+        if kind_of(file, &tensors)? != Kind::Prefill {
             return Err(file.error("gates for decoding; these rows need gates for prefill"));
         }
-        // Published checkpoints say none of these; their defaults hold then.
-        let block_size = number(file, "block_size", 64)?;
-        if ![16, 32, 64, 128].contains(&block_size) {
-            return Err(file.error(format_args!("block_size must be one of [16, 32, 64, 128], got {block_size}")));
-        }
-        let rope_theta: f64 = number(file, "rope_theta", model.rope_theta)?;
-        if !(rope_theta.is_finite() && rope_theta > 0.0) {
-            return Err(file.error(format_args!("rope_theta must be positive and finite, got {rope_theta}")));
-        }
+        let (block_size, rope_theta) = (block_size(file)?, rope_theta(file, model)?);
         let (q_pool, k_pool) = (pools(file, "q_pool", "avg")?, pools(file, "k_pool", "max,min,avg")?);
         let layers = (0..model.num_layers).map(|layer| {
             let heads = [model.num_attention_heads, model.num_key_value_heads];
             let k_inputs = k_pool.count() * model.head_dim;
-            let w_k = weight(file, &tensors, layer, "w_k", &heads, k_inputs)?;
+            let w_k = weight(file, &tensors, Kind::Prefill, layer, "w_k", &heads, k_inputs)?;
             let w_k = w_k.ok_or_else(|| file.error(Kind::Prefill.missing(layer, "w_k")))?;
             let q_inputs = q_pool.count() * model.head_dim;
-            let w_q = weight(file, &tensors, layer, "w_q", &heads[..1], q_inputs)?;
+            let w_q = weight(file, &tensors, Kind::Prefill, layer, "w_q", &heads[..1], q_inputs)?;
             let gate_dim = w_k.dims[2];
             let fits = match &w_q {
                 Some(w_q) => w_q.dims[2] == gate_dim,
@@ -124,23 +116,59 @@ impl Gates {
     }
 }
 
+/// What the gates of a file are for: prompts, unless it says otherwise or has the published names of decode gates.
+pub fn kind_of(file: &TensorFile, tensors: &SafeTensors<'_>) -> Result<Kind> {
+    match file.note("kind")?.as_deref() {
+        None => Ok(Kind::published_in(tensors).unwrap_or(Kind::Prefill)),
+        Some("prefill") => Ok(Kind::Prefill),
+        Some("decode") => Ok(Kind::Decode),
+        Some(other) => Err(file.error(format_args!("kind must be prefill or decode, got `{other}`"))),
+    }
+}
+
+/// Tokens of a block.
+pub fn block_size(file: &TensorFile) -> Result<usize> {
+    let block_size = number(file, "block_size", 64)?;
+    if [16, 32, 64, 128].contains(&block_size) {
+        return Ok(block_size);
+    }
+    Err(file.error(format_args!("block_size must be one of [16, 32, 64, 128], got {block_size}")))
+}
+
+/// Base of the rotation.
+pub fn rope_theta(file: &TensorFile, model: &Config) -> Result<f64> {
+    let rope_theta: f64 = number(file, "rope_theta", model.rope_theta)?;
+    if rope_theta.is_finite() && rope_theta > 0.0 {
+        return Ok(rope_theta);
+    }
+    Err(file.error(format_args!("rope_theta must be positive and finite, got {rope_theta}")))
+}
+
 /// A weight of a layer; `None`: the file has none of that name. Published weights lie as they are used here: a row of
 /// outputs for each input, as in x W.
-fn weight(
+pub fn weight(
     file: &TensorFile,
     tensors: &SafeTensors<'_>,
+    kind: Kind,
     layer: usize,
     name: &str,
     heads: &[usize],
     inputs: usize,
 ) -> Result<Option<Weight<bf16>>> {
-    let Some(name) = Kind::Prefill.find(tensors, layer, name) else { return Ok(None) };
-    let (view, dims) = file.float_tensor::<3>(tensors, name)?;
+    let Some(name) = kind.find(tensors, layer, name) else { return Ok(None) };
+    let shape = tensors.tensor(name).map(|view| view.shape().to_vec()).unwrap_or_default();
+    // Published query weights of decode gates keep the heads of a group and their elements apart.
+    let (view, dims) = if kind == Kind::Decode && shape.len() == 4 {
+        let (view, [heads, group, dim, gate_dim]) = file.float_tensor::<4>(tensors, name)?;
+        (view, [heads, group.saturating_mul(dim), gate_dim])
+    } else {
+        file.float_tensor::<3>(tensors, name)?
+    };
     let even = (2..=256).contains(&dims[2]) && dims[2].is_multiple_of(2);
     if !heads.contains(&dims[0]) || dims[1] != inputs || !even {
         return Err(file.error(format_args!(
             "tensor `{name}` must be [heads, {inputs}, gate dim] with one of {heads:?} heads and an even gate dim of at \
-             most 256, got {dims:?}"
+             most 256, got {shape:?}"
         )));
     }
     Ok(Some(Weight { dims, data: rounded(&view) }))
@@ -173,7 +201,7 @@ fn thresholds(file: &TensorFile) -> Result<Vec<(f64, f64)>> {
 }
 
 /// Pools of the metadata, joined by commas.
-fn pools(file: &TensorFile, key: &str, default: &str) -> Result<Pools> {
+pub fn pools(file: &TensorFile, key: &str, default: &str) -> Result<Pools> {
     let text = file.note(key)?.unwrap_or_else(|| default.to_owned());
     let pool = |name: &str| match name {
         "max" => Ok(Pool::Max),

@@ -1,10 +1,12 @@
 //! SeerAttention's gate for prefill: weights on the host, and the plan that the gate makes on a device.
 
+mod decode;
 mod exact;
 mod file;
 mod names;
 mod shares;
 
+pub use decode::DecodeGates;
 pub use exact::{Lists, frequencies, largest, reference_pools, reference_rule};
 pub use file::{Gates, threshold_note};
 pub use shares::{Shares, softmax};

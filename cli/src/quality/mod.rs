@@ -1,6 +1,7 @@
 //! `lacuna quality`: does learning pay? A trained gate against what needs no training, at the same densities.
 
 mod calibrate;
+mod decode;
 mod plot;
 mod summary;
 mod verdict;
@@ -8,6 +9,7 @@ mod verdict;
 use crate::demo::results::Results;
 use crate::demo::settings::{self, Thresholds};
 use crate::demo::{Options, Reading, Task, check_errors, measure};
+use crate::distill::Kind;
 use crate::failure::{Failure, Result};
 use crate::gates::Gates;
 use crate::{files, report, terminal};
@@ -23,10 +25,16 @@ use verdict::Verdict;
 /// part in that. And by number: every row keeps the same number of blocks, with one more in some rows where
 /// the density asks for that (of the gate the published number for a density). Each row's own block is always among them.
 /// The attention of the model is computed by lacuna's kernels, and the densities in the table are what they attended.
+///
+/// Of decode gates (--kind decode) every token picks blocks for itself, as many as budgets of 1024, 512, 256 and 128
+/// tokens hold, for each KV head, by the gate's kernels; the attention that follows is in f32 on the CPU.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
     reading: Options,
+    /// What the gates select for
+    #[arg(long, value_enum, default_value = "prefill")]
+    kind: Kind,
     /// Bytes that the model reads at once
     #[arg(long, default_value_t = 4096)]
     window: usize,
@@ -58,6 +66,9 @@ struct Quality<'a> {
 pub fn run(args: &Args) -> Result<()> {
     for path in [&args.json, &args.plot, &args.report].into_iter().flatten() {
         files::check_writable(path)?;
+    }
+    if args.kind == Kind::Decode {
+        return decode::run(args);
     }
     let reading = Reading::open(&args.reading, args.window, args.windows)?;
     let gates = Gates::open(args.reading.gates.as_deref(), reading.model.config())?;
