@@ -86,7 +86,7 @@ impl BlockFormula {
     }
 
     /// The formula of keys that start at block `first` of these; query blocks count from there too.
-    pub(crate) fn from_block(self, first: usize) -> Self {
+    pub(crate) fn starting_at(self, first: usize) -> Self {
         let shift = if self.relative { 0 } else { first % self.vertical_stride };
         let head_offset = (self.head_offset + shift) % self.vertical_stride;
         Self { head_offset, sink_blocks: self.sink_blocks.saturating_sub(first), ..self }

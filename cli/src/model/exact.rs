@@ -178,7 +178,7 @@ mod tests {
         let (n, dim, block, blocks) = (141, 8, 16, 9);
         let (q, k, v) = (tensor(4, 1), tensor(2, 2), tensor(2, 3));
         let heads = Heads { layer: 0, q: &q, k: &k, v: &v, gate_q: &q, gate_k: &k };
-        let marked = |g: usize, t: usize, b: usize| b == t / block || (g + t * 5 + b * 3) % 4 == 0;
+        let marked = |g: usize, t: usize, b: usize| b == t / block || (g + t * 5 + b * 3).is_multiple_of(4);
         let marks = |g: usize| (0..n * blocks).map(move |cell| u8::from(marked(g, cell / blocks, cell % blocks)));
         let picked = TokenBlocks { block, marks: (0..2).flat_map(marks).collect() };
         let (got, maps) = (flat(&attend_token_blocks(&heads, &picked).unwrap()), token_maps(&heads, block).unwrap());

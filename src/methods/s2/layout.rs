@@ -50,7 +50,7 @@ impl CacheLayout {
         if let Some(back) = config.column_return(shape)? {
             return unsupported(format!("a cache for a pattern where {back}"), "absolute columns stay where they are");
         }
-        if shape.head_dim % 8 != 0 {
+        if !shape.head_dim.is_multiple_of(8) {
             let (expected, got) = ("a multiple of 8".into(), shape.head_dim.to_string());
             return Err(Error::Value { what: "head_dim", expected, got });
         }

@@ -84,7 +84,7 @@ impl S2Config {
             return value("kv_start", format!("a multiple of block_size ({block})"), piece.kv_start);
         }
         // Positions count from the piece's first key from here on.
-        let formula = formula.from_block(piece.kv_start / block);
+        let formula = formula.starting_at(piece.kv_start / block);
         let end = shape.kv_len as i64 - shape.q_len as i64;
         let position = match piece.q_start {
             Some(q_start) => q_start as i64 - piece.kv_start as i64,
