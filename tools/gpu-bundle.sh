@@ -47,7 +47,7 @@ benches/facts/build.sh cuda "$CARGO_TARGET_DIR/facts/facts" || built=$?
 ((built == 3)) || strip -o "$bundle/facts" "$CARGO_TARGET_DIR/facts/facts"
 cp tools/gpu-bundle-run.sh "$bundle/run.sh"
 
-cp benches/peers/*.py benches/peers/README.md cuda/lacuna_kernels.h "$bundle/peers/"
+cp -r benches/peers/*.py benches/peers/README.md cuda/lacuna_kernels.h cuda/abi "$bundle/peers/"
 
 {
   echo "lacuna $(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)," \

@@ -2,8 +2,8 @@
 #![allow(non_camel_case_types, missing_docs, unreachable_pub, dead_code)]
 #![allow(clippy::all, clippy::pedantic, clippy::undocumented_unsafe_blocks, rustdoc::all)]
 
-pub const LACUNA_KERNELS_ABI: i32 = 4;
 pub const LACUNA_MAX_SPLITS: i32 = 64;
+pub const LACUNA_KERNELS_ABI: i32 = 4;
 pub const LACUNA_OK: lacuna_status = 0;
 /// a parameter breaks its stated range
 pub const LACUNA_INVALID_ARGUMENT: lacuna_status = 1;
@@ -667,15 +667,57 @@ impl Default for lacuna_cache_append_params {
         }
     }
 }
+/// What serves a request: it depends on shape, plan, family, scale, softcap, splits, and on where the rows of q, k, v
+/// and out start. Reads no tensor.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct lacuna_forward_config {
+    /// name, e.g. "sm80_forward_d64_bf16"
+    pub kernel: [::core::ffi::c_char; 64usize],
+    /// lacuna_family
+    pub family: i32,
+    /// query rows of a kernel tile: rows that share a load of K and V
+    pub tile_q: i32,
+    /// keys of a kernel tile
+    pub tile_k: i32,
+    /// query heads in a tile, of tile_q / heads rows each
+    pub heads: i32,
+    /// query rows that a schedule row must have at least
+    pub schedule_q: i32,
+    pub threads: i32,
+    pub smem_bytes: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of lacuna_forward_config"][::core::mem::size_of::<lacuna_forward_config>() - 92usize];
+    ["Alignment of lacuna_forward_config"][::core::mem::align_of::<lacuna_forward_config>() - 4usize];
+    ["Offset of field: lacuna_forward_config::kernel"][::core::mem::offset_of!(lacuna_forward_config, kernel) - 0usize];
+    ["Offset of field: lacuna_forward_config::family"]
+        [::core::mem::offset_of!(lacuna_forward_config, family) - 64usize];
+    ["Offset of field: lacuna_forward_config::tile_q"]
+        [::core::mem::offset_of!(lacuna_forward_config, tile_q) - 68usize];
+    ["Offset of field: lacuna_forward_config::tile_k"]
+        [::core::mem::offset_of!(lacuna_forward_config, tile_k) - 72usize];
+    ["Offset of field: lacuna_forward_config::heads"][::core::mem::offset_of!(lacuna_forward_config, heads) - 76usize];
+    ["Offset of field: lacuna_forward_config::schedule_q"]
+        [::core::mem::offset_of!(lacuna_forward_config, schedule_q) - 80usize];
+    ["Offset of field: lacuna_forward_config::threads"]
+        [::core::mem::offset_of!(lacuna_forward_config, threads) - 84usize];
+    ["Offset of field: lacuna_forward_config::smem_bytes"]
+        [::core::mem::offset_of!(lacuna_forward_config, smem_bytes) - 88usize];
+};
+impl Default for lacuna_forward_config {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
 pub const LACUNA_POOL_MAX: lacuna_pool = 1;
 pub const LACUNA_POOL_MIN: lacuna_pool = 2;
 pub const LACUNA_POOL_AVG: lacuna_pool = 4;
-/// ---------------------------------------------------------------------------------------------------------------
-/// Learned gates (SeerAttention): tokens -> pooled features -> gate vectors -> block lists. All arithmetic is f32.
-///
-/// Positions are absolute: token 0 of a call's sequence stands at its start, and blocks start at multiples of `block`.
-/// Row r of a call is the r-th block that its tokens touch: block start / block + r. A call of `len` tokens touches at
-/// most (len + 2 * block - 2) / block blocks; rows that a sequence does not touch are left alone.
 pub type lacuna_pool = i32;
 /// Which tokens each sequence of a call has.
 #[repr(C)]
@@ -1351,53 +1393,96 @@ impl Default for lacuna_gather_forward_params {
         }
     }
 }
-/// What serves a request: it depends on shape, plan, family, scale, softcap, splits, and on where the rows of q, k, v
-/// and out start. Reads no tensor.
+/// fast
+pub const LACUNA_SIMT_ROUND_ROBIN: lacuna_simt_policy = 0;
+pub const LACUNA_SIMT_RANDOM_LANE: lacuna_simt_policy = 1;
+/// one warp runs as far as it can
+pub const LACUNA_SIMT_WARP_FIRST: lacuna_simt_policy = 2;
+/// random priorities, redrawn at seeded intervals
+pub const LACUNA_SIMT_PRIORITY: lacuna_simt_policy = 3;
+pub type lacuna_simt_policy = i32;
+/// asynchronous work completes only when nothing else can run
+pub const LACUNA_SIMT_LATE: lacuna_simt_async = 0;
+/// at issue
+pub const LACUNA_SIMT_EARLY: lacuna_simt_async = 1;
+/// at seeded moments between
+pub const LACUNA_SIMT_MIXED: lacuna_simt_async = 2;
+pub type lacuna_simt_async = i32;
 #[repr(C)]
-#[derive(Debug, Copy, Clone)]
-pub struct lacuna_forward_config {
-    /// name, e.g. "sm80_forward_d64_bf16"
-    pub kernel: [::core::ffi::c_char; 64usize],
-    /// lacuna_family
-    pub family: i32,
-    /// query rows of a kernel tile: rows that share a load of K and V
-    pub tile_q: i32,
-    /// keys of a kernel tile
-    pub tile_k: i32,
-    /// query heads in a tile, of tile_q / heads rows each
-    pub heads: i32,
-    /// query rows that a schedule row must have at least
-    pub schedule_q: i32,
+#[derive(Debug, Default, Copy, Clone)]
+pub struct lacuna_simt_config {
+    pub seed: u64,
+    /// lacuna_simt_policy
+    pub policy: i32,
+    /// lacuna_simt_async
+    pub async_mode: i32,
+    /// CPU threads; 0: all
     pub threads: i32,
-    pub smem_bytes: i32,
+    /// blocks interleaved on one CPU thread, >= 1
+    pub resident: i32,
+    /// 1: poison shared memory and async destinations, guard stacks, catch faults (test mode)
+    pub checks: i32,
+    /// 1: blocks start in a seeded order
+    pub random_blocks: i32,
+    /// multiprocessors reported to persistent kernels
+    pub sm_count: i32,
+    /// shared memory a block may have
+    pub smem_limit_bytes: i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_forward_config"][::core::mem::size_of::<lacuna_forward_config>() - 92usize];
-    ["Alignment of lacuna_forward_config"][::core::mem::align_of::<lacuna_forward_config>() - 4usize];
-    ["Offset of field: lacuna_forward_config::kernel"][::core::mem::offset_of!(lacuna_forward_config, kernel) - 0usize];
-    ["Offset of field: lacuna_forward_config::family"]
-        [::core::mem::offset_of!(lacuna_forward_config, family) - 64usize];
-    ["Offset of field: lacuna_forward_config::tile_q"]
-        [::core::mem::offset_of!(lacuna_forward_config, tile_q) - 68usize];
-    ["Offset of field: lacuna_forward_config::tile_k"]
-        [::core::mem::offset_of!(lacuna_forward_config, tile_k) - 72usize];
-    ["Offset of field: lacuna_forward_config::heads"][::core::mem::offset_of!(lacuna_forward_config, heads) - 76usize];
-    ["Offset of field: lacuna_forward_config::schedule_q"]
-        [::core::mem::offset_of!(lacuna_forward_config, schedule_q) - 80usize];
-    ["Offset of field: lacuna_forward_config::threads"]
-        [::core::mem::offset_of!(lacuna_forward_config, threads) - 84usize];
-    ["Offset of field: lacuna_forward_config::smem_bytes"]
-        [::core::mem::offset_of!(lacuna_forward_config, smem_bytes) - 88usize];
+    ["Size of lacuna_simt_config"][::core::mem::size_of::<lacuna_simt_config>() - 40usize];
+    ["Alignment of lacuna_simt_config"][::core::mem::align_of::<lacuna_simt_config>() - 8usize];
+    ["Offset of field: lacuna_simt_config::seed"][::core::mem::offset_of!(lacuna_simt_config, seed) - 0usize];
+    ["Offset of field: lacuna_simt_config::policy"][::core::mem::offset_of!(lacuna_simt_config, policy) - 8usize];
+    ["Offset of field: lacuna_simt_config::async_mode"]
+        [::core::mem::offset_of!(lacuna_simt_config, async_mode) - 12usize];
+    ["Offset of field: lacuna_simt_config::threads"][::core::mem::offset_of!(lacuna_simt_config, threads) - 16usize];
+    ["Offset of field: lacuna_simt_config::resident"][::core::mem::offset_of!(lacuna_simt_config, resident) - 20usize];
+    ["Offset of field: lacuna_simt_config::checks"][::core::mem::offset_of!(lacuna_simt_config, checks) - 24usize];
+    ["Offset of field: lacuna_simt_config::random_blocks"]
+        [::core::mem::offset_of!(lacuna_simt_config, random_blocks) - 28usize];
+    ["Offset of field: lacuna_simt_config::sm_count"][::core::mem::offset_of!(lacuna_simt_config, sm_count) - 32usize];
+    ["Offset of field: lacuna_simt_config::smem_limit_bytes"]
+        [::core::mem::offset_of!(lacuna_simt_config, smem_limit_bytes) - 36usize];
 };
-impl Default for lacuna_forward_config {
-    fn default() -> Self {
-        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
-        unsafe {
-            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
-            s.assume_init()
-        }
-    }
+/// Work done since the stream was made or its counters were reset. Independent of schedule and seed.
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct lacuna_simt_counters {
+    pub launches: u64,
+    /// multiply-adds of matrix instructions
+    pub mma_macs: u64,
+    /// bytes moved by cp.async and bulk copies, zero-fill excluded
+    pub copy_bytes: u64,
+    /// extra shared-memory cycles of ldmatrix and stmatrix
+    pub bank_conflicts: u64,
+    /// block barriers passed
+    pub barriers: u64,
+    /// warp collectives
+    pub collectives: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of lacuna_simt_counters"][::core::mem::size_of::<lacuna_simt_counters>() - 48usize];
+    ["Alignment of lacuna_simt_counters"][::core::mem::align_of::<lacuna_simt_counters>() - 8usize];
+    ["Offset of field: lacuna_simt_counters::launches"]
+        [::core::mem::offset_of!(lacuna_simt_counters, launches) - 0usize];
+    ["Offset of field: lacuna_simt_counters::mma_macs"]
+        [::core::mem::offset_of!(lacuna_simt_counters, mma_macs) - 8usize];
+    ["Offset of field: lacuna_simt_counters::copy_bytes"]
+        [::core::mem::offset_of!(lacuna_simt_counters, copy_bytes) - 16usize];
+    ["Offset of field: lacuna_simt_counters::bank_conflicts"]
+        [::core::mem::offset_of!(lacuna_simt_counters, bank_conflicts) - 24usize];
+    ["Offset of field: lacuna_simt_counters::barriers"]
+        [::core::mem::offset_of!(lacuna_simt_counters, barriers) - 32usize];
+    ["Offset of field: lacuna_simt_counters::collectives"]
+        [::core::mem::offset_of!(lacuna_simt_counters, collectives) - 40usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct lacuna_simt_stream {
+    _unused: [u8; 0],
 }
 /// `stream`: a CUstream for the CUDA build, a lacuna_simt_stream for the SIMT build (null: that machine's default).
 #[repr(C)]
@@ -1518,102 +1603,7 @@ impl Default for lacuna_kernel_table {
         }
     }
 }
-/// fast
-pub const LACUNA_SIMT_ROUND_ROBIN: lacuna_simt_policy = 0;
-pub const LACUNA_SIMT_RANDOM_LANE: lacuna_simt_policy = 1;
-/// one warp runs as far as it can
-pub const LACUNA_SIMT_WARP_FIRST: lacuna_simt_policy = 2;
-/// random priorities, redrawn at seeded intervals
-pub const LACUNA_SIMT_PRIORITY: lacuna_simt_policy = 3;
-/// ---------------------------------------------------------------------------------------------------------------
-/// The SIMT host: a machine made of fibers. All functions are thread-safe; a stream is used by one thread at a time.
-pub type lacuna_simt_policy = i32;
-/// asynchronous work completes only when nothing else can run
-pub const LACUNA_SIMT_LATE: lacuna_simt_async = 0;
-/// at issue
-pub const LACUNA_SIMT_EARLY: lacuna_simt_async = 1;
-/// at seeded moments between
-pub const LACUNA_SIMT_MIXED: lacuna_simt_async = 2;
-pub type lacuna_simt_async = i32;
-#[repr(C)]
-#[derive(Debug, Default, Copy, Clone)]
-pub struct lacuna_simt_config {
-    pub seed: u64,
-    /// lacuna_simt_policy
-    pub policy: i32,
-    /// lacuna_simt_async
-    pub async_mode: i32,
-    /// CPU threads; 0: all
-    pub threads: i32,
-    /// blocks interleaved on one CPU thread, >= 1
-    pub resident: i32,
-    /// 1: poison shared memory and async destinations, guard stacks, catch faults (test mode)
-    pub checks: i32,
-    /// 1: blocks start in a seeded order
-    pub random_blocks: i32,
-    /// multiprocessors reported to persistent kernels
-    pub sm_count: i32,
-    /// shared memory a block may have
-    pub smem_limit_bytes: i32,
-}
-#[allow(clippy::unnecessary_operation, clippy::identity_op)]
-const _: () = {
-    ["Size of lacuna_simt_config"][::core::mem::size_of::<lacuna_simt_config>() - 40usize];
-    ["Alignment of lacuna_simt_config"][::core::mem::align_of::<lacuna_simt_config>() - 8usize];
-    ["Offset of field: lacuna_simt_config::seed"][::core::mem::offset_of!(lacuna_simt_config, seed) - 0usize];
-    ["Offset of field: lacuna_simt_config::policy"][::core::mem::offset_of!(lacuna_simt_config, policy) - 8usize];
-    ["Offset of field: lacuna_simt_config::async_mode"]
-        [::core::mem::offset_of!(lacuna_simt_config, async_mode) - 12usize];
-    ["Offset of field: lacuna_simt_config::threads"][::core::mem::offset_of!(lacuna_simt_config, threads) - 16usize];
-    ["Offset of field: lacuna_simt_config::resident"][::core::mem::offset_of!(lacuna_simt_config, resident) - 20usize];
-    ["Offset of field: lacuna_simt_config::checks"][::core::mem::offset_of!(lacuna_simt_config, checks) - 24usize];
-    ["Offset of field: lacuna_simt_config::random_blocks"]
-        [::core::mem::offset_of!(lacuna_simt_config, random_blocks) - 28usize];
-    ["Offset of field: lacuna_simt_config::sm_count"][::core::mem::offset_of!(lacuna_simt_config, sm_count) - 32usize];
-    ["Offset of field: lacuna_simt_config::smem_limit_bytes"]
-        [::core::mem::offset_of!(lacuna_simt_config, smem_limit_bytes) - 36usize];
-};
-/// Work done since the stream was made or its counters were reset. Independent of schedule and seed.
-#[repr(C)]
-#[derive(Debug, Default, Copy, Clone)]
-pub struct lacuna_simt_counters {
-    pub launches: u64,
-    /// multiply-adds of matrix instructions
-    pub mma_macs: u64,
-    /// bytes moved by cp.async and bulk copies, zero-fill excluded
-    pub copy_bytes: u64,
-    /// extra shared-memory cycles of ldmatrix and stmatrix
-    pub bank_conflicts: u64,
-    /// block barriers passed
-    pub barriers: u64,
-    /// warp collectives
-    pub collectives: u64,
-}
-#[allow(clippy::unnecessary_operation, clippy::identity_op)]
-const _: () = {
-    ["Size of lacuna_simt_counters"][::core::mem::size_of::<lacuna_simt_counters>() - 48usize];
-    ["Alignment of lacuna_simt_counters"][::core::mem::align_of::<lacuna_simt_counters>() - 8usize];
-    ["Offset of field: lacuna_simt_counters::launches"]
-        [::core::mem::offset_of!(lacuna_simt_counters, launches) - 0usize];
-    ["Offset of field: lacuna_simt_counters::mma_macs"]
-        [::core::mem::offset_of!(lacuna_simt_counters, mma_macs) - 8usize];
-    ["Offset of field: lacuna_simt_counters::copy_bytes"]
-        [::core::mem::offset_of!(lacuna_simt_counters, copy_bytes) - 16usize];
-    ["Offset of field: lacuna_simt_counters::bank_conflicts"]
-        [::core::mem::offset_of!(lacuna_simt_counters, bank_conflicts) - 24usize];
-    ["Offset of field: lacuna_simt_counters::barriers"]
-        [::core::mem::offset_of!(lacuna_simt_counters, barriers) - 32usize];
-    ["Offset of field: lacuna_simt_counters::collectives"]
-        [::core::mem::offset_of!(lacuna_simt_counters, collectives) - 40usize];
-};
-#[repr(C)]
-#[derive(Debug, Copy, Clone)]
-pub struct lacuna_simt_stream {
-    _unused: [u8; 0],
-}
 unsafe extern "C" {
-    pub fn lacuna_simt_kernels() -> *const lacuna_kernel_table;
-    pub fn lacuna_cuda_kernels() -> *const lacuna_kernel_table;
     pub fn lacuna_simt_default_config(config: *mut lacuna_simt_config);
     pub fn lacuna_simt_stream_create(config: *const lacuna_simt_config) -> *mut lacuna_simt_stream;
     pub fn lacuna_simt_stream_destroy(stream: *mut lacuna_simt_stream);
@@ -1623,4 +1613,6 @@ unsafe extern "C" {
     /// the slack is filled with NaN); 2: its start touches one. Contents start as 0xFF bytes. Null: out of memory.
     pub fn lacuna_simt_alloc(bytes: u64, guard: i32) -> *mut ::core::ffi::c_void;
     pub fn lacuna_simt_free(pointer: *mut ::core::ffi::c_void);
+    pub fn lacuna_simt_kernels() -> *const lacuna_kernel_table;
+    pub fn lacuna_cuda_kernels() -> *const lacuna_kernel_table;
 }

@@ -13,7 +13,7 @@ struct Abi {
 }
 
 const ABIS: [Abi; 2] = [
-    Abi { header: "cuda/lacuna_kernels.h", output: "src/kernels/bindings.rs", guards: "LACUNA_KERNELS_H" },
+    Abi { header: "cuda/lacuna_kernels.h", output: "src/kernels/bindings.rs", guards: "LACUNA_(KERNELS|ABI_[A-Z]+)_H" },
     Abi { header: "capi/include/lacuna.h", output: "capi/src/abi.rs", guards: "LACUNA_([A-Z]+_)?H" },
 ];
 
