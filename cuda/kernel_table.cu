@@ -45,11 +45,12 @@ extern "C" __attribute__((visibility("default"))) const lacuna_kernel_table* LAC
       LACUNA_NS::merge,          LACUNA_NS::schedule_build,
       LACUNA_NS::mask_to_lists,  LACUNA_NS::plan_to_mask,
       LACUNA_NS::decode_config,  LACUNA_NS::decode,
-      LACUNA_NS::cache_append,   LACUNA_NS::gate_pool,
-      LACUNA_NS::gate_project,   LACUNA_NS::gate_select,
-      LACUNA_NS::block_max,      LACUNA_NS::hyper_sizes,
-      LACUNA_NS::hyper_plan,     LACUNA_NS::gather_config,
-      LACUNA_NS::gather_forward, LACUNA_NS::last_error,
+      LACUNA_NS::page_table,     LACUNA_NS::cache_append,
+      LACUNA_NS::gate_pool,      LACUNA_NS::gate_project,
+      LACUNA_NS::gate_select,    LACUNA_NS::block_max,
+      LACUNA_NS::hyper_sizes,    LACUNA_NS::hyper_plan,
+      LACUNA_NS::gather_config,  LACUNA_NS::gather_forward,
+      LACUNA_NS::last_error,
   };
   return &table;
 }

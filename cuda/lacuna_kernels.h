@@ -33,6 +33,7 @@ typedef struct lacuna_kernel_table {
   // Attention of 1 to 16 queries a sequence. Lists are walked as they are: params->schedule is not read.
   int32_t (*decode_config)(const lacuna_forward_params* params, lacuna_forward_config* config);
   int32_t (*decode)(const lacuna_forward_params* params, void* stream);
+  int32_t (*page_table)(const lacuna_page_table_params* params, void* stream);
   int32_t (*cache_append)(const lacuna_cache_append_params* params, void* stream);
   int32_t (*gate_pool)(const lacuna_gate_pool_params* params, void* stream);
   int32_t (*gate_project)(const lacuna_gate_project_params* params, void* stream);

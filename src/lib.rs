@@ -40,7 +40,7 @@ mod schedule;
 mod shape;
 pub mod tensor;
 
-pub use attention::{ForwardOptions, KernelFamily, KernelInfo, PagedKv, Ragged};
+pub use attention::{ForwardOptions, KernelFamily, KernelInfo, PageLists, PagedKv, Ragged};
 pub use device::{Buffer, Counters, Device, SimtAsync, SimtConfig, SimtGuard, SimtPolicy, Stream};
 pub use error::{Error, Result};
 pub use half::{bf16, f16};

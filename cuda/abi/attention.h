@@ -194,6 +194,23 @@ typedef struct lacuna_plan_to_mask_params {
   uint8_t* block_mask;  // [plan_batch, heads, q_blocks, kv_blocks] contiguous, 0 or 1
 } lacuna_plan_to_mask_params;
 
+// Page lists of sequences of different lengths (FlashInfer's paged KV: kv_indptr, kv_indices, kv_last_page_len) to a
+// block table with one row for each sequence, and to lengths. What contradicts indices_len, max_pages or kv_len is cut.
+typedef struct lacuna_page_table_params {
+  int32_t batch;
+  int32_t page_size;    // tokens of a page
+  int32_t max_pages;    // entries of a row of block_table
+  int32_t kv_len;       // the longest that a sequence may be; at most max_pages * page_size
+  int32_t indices_len;  // page ids in indices
+  int32_t reserved;
+  const int32_t* indptr;         // [batch + 1] the pages of sequence b are indices[indptr[b] .. indptr[b + 1])
+  const int32_t* indices;        // [indices_len] page ids
+  const int32_t* last_page_len;  // [batch] keys in the last page of each sequence, cut to [0, page_size]
+  int32_t* block_table;          // [batch, max_pages]; -1 behind a sequence's pages
+  int64_t block_table_batch_stride;
+  int32_t* kv_lens;  // [batch]
+} lacuna_page_table_params;
+
 // New keys and values into a paged cache that keeps, of each KV head, only the blocks that its pattern still reaches.
 // Which page a block of a head gets, and which query block reaches it last, is known in advance; no two blocks that are
 // needed at one time share a page. Token t of sequence b goes to position kv_lens[b] - added[b] + t; those before 0 or

@@ -6,6 +6,7 @@ mod hyper;
 mod kernel;
 mod merge;
 mod options;
+mod page_lists;
 mod paged;
 mod ragged;
 pub mod raw;
@@ -17,6 +18,7 @@ pub use hyper::{hyper_forward, hyper_kernel, hyper_workspace_bytes};
 pub use kernel::kernel;
 pub use merge::merge;
 pub use options::ForwardOptions;
+pub use page_lists::PageLists;
 pub use paged::PagedKv;
 pub use ragged::Ragged;
 

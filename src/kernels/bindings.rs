@@ -565,6 +565,71 @@ impl Default for lacuna_plan_to_mask_params {
         }
     }
 }
+/// Page lists of sequences of different lengths (FlashInfer's paged KV: kv_indptr, kv_indices, kv_last_page_len) to a
+/// block table with one row for each sequence, and to lengths. What contradicts indices_len, max_pages or kv_len is cut.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct lacuna_page_table_params {
+    pub batch: i32,
+    /// tokens of a page
+    pub page_size: i32,
+    /// entries of a row of block_table
+    pub max_pages: i32,
+    /// the longest that a sequence may be; at most max_pages * page_size
+    pub kv_len: i32,
+    /// page ids in indices
+    pub indices_len: i32,
+    pub reserved: i32,
+    /// [batch + 1] the pages of sequence b are indices[indptr[b] .. indptr[b + 1])
+    pub indptr: *const i32,
+    /// [indices_len] page ids
+    pub indices: *const i32,
+    /// [batch] keys in the last page of each sequence, cut to [0, page_size]
+    pub last_page_len: *const i32,
+    /// [batch, max_pages]; -1 behind a sequence's pages
+    pub block_table: *mut i32,
+    pub block_table_batch_stride: i64,
+    /// [batch]
+    pub kv_lens: *mut i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of lacuna_page_table_params"][::core::mem::size_of::<lacuna_page_table_params>() - 72usize];
+    ["Alignment of lacuna_page_table_params"][::core::mem::align_of::<lacuna_page_table_params>() - 8usize];
+    ["Offset of field: lacuna_page_table_params::batch"]
+        [::core::mem::offset_of!(lacuna_page_table_params, batch) - 0usize];
+    ["Offset of field: lacuna_page_table_params::page_size"]
+        [::core::mem::offset_of!(lacuna_page_table_params, page_size) - 4usize];
+    ["Offset of field: lacuna_page_table_params::max_pages"]
+        [::core::mem::offset_of!(lacuna_page_table_params, max_pages) - 8usize];
+    ["Offset of field: lacuna_page_table_params::kv_len"]
+        [::core::mem::offset_of!(lacuna_page_table_params, kv_len) - 12usize];
+    ["Offset of field: lacuna_page_table_params::indices_len"]
+        [::core::mem::offset_of!(lacuna_page_table_params, indices_len) - 16usize];
+    ["Offset of field: lacuna_page_table_params::reserved"]
+        [::core::mem::offset_of!(lacuna_page_table_params, reserved) - 20usize];
+    ["Offset of field: lacuna_page_table_params::indptr"]
+        [::core::mem::offset_of!(lacuna_page_table_params, indptr) - 24usize];
+    ["Offset of field: lacuna_page_table_params::indices"]
+        [::core::mem::offset_of!(lacuna_page_table_params, indices) - 32usize];
+    ["Offset of field: lacuna_page_table_params::last_page_len"]
+        [::core::mem::offset_of!(lacuna_page_table_params, last_page_len) - 40usize];
+    ["Offset of field: lacuna_page_table_params::block_table"]
+        [::core::mem::offset_of!(lacuna_page_table_params, block_table) - 48usize];
+    ["Offset of field: lacuna_page_table_params::block_table_batch_stride"]
+        [::core::mem::offset_of!(lacuna_page_table_params, block_table_batch_stride) - 56usize];
+    ["Offset of field: lacuna_page_table_params::kv_lens"]
+        [::core::mem::offset_of!(lacuna_page_table_params, kv_lens) - 64usize];
+};
+impl Default for lacuna_page_table_params {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
 /// New keys and values into a paged cache that keeps, of each KV head, only the blocks that its pattern still reaches.
 /// Which page a block of a head gets, and which query block reaches it last, is known in advance; no two blocks that are
 /// needed at one time share a page. Token t of sequence b goes to position kv_lens[b] - added[b] + t; those before 0 or
@@ -1520,6 +1585,9 @@ pub struct lacuna_kernel_table {
     pub decode: ::core::option::Option<
         unsafe extern "C" fn(params: *const lacuna_forward_params, stream: *mut ::core::ffi::c_void) -> i32,
     >,
+    pub page_table: ::core::option::Option<
+        unsafe extern "C" fn(params: *const lacuna_page_table_params, stream: *mut ::core::ffi::c_void) -> i32,
+    >,
     pub cache_append: ::core::option::Option<
         unsafe extern "C" fn(params: *const lacuna_cache_append_params, stream: *mut ::core::ffi::c_void) -> i32,
     >,
@@ -1553,7 +1621,7 @@ pub struct lacuna_kernel_table {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_kernel_table"][::core::mem::size_of::<lacuna_kernel_table>() - 168usize];
+    ["Size of lacuna_kernel_table"][::core::mem::size_of::<lacuna_kernel_table>() - 176usize];
     ["Alignment of lacuna_kernel_table"][::core::mem::align_of::<lacuna_kernel_table>() - 8usize];
     ["Offset of field: lacuna_kernel_table::abi"][::core::mem::offset_of!(lacuna_kernel_table, abi) - 0usize];
     ["Offset of field: lacuna_kernel_table::reserved"][::core::mem::offset_of!(lacuna_kernel_table, reserved) - 4usize];
@@ -1573,26 +1641,28 @@ const _: () = {
     ["Offset of field: lacuna_kernel_table::decode_config"]
         [::core::mem::offset_of!(lacuna_kernel_table, decode_config) - 72usize];
     ["Offset of field: lacuna_kernel_table::decode"][::core::mem::offset_of!(lacuna_kernel_table, decode) - 80usize];
+    ["Offset of field: lacuna_kernel_table::page_table"]
+        [::core::mem::offset_of!(lacuna_kernel_table, page_table) - 88usize];
     ["Offset of field: lacuna_kernel_table::cache_append"]
-        [::core::mem::offset_of!(lacuna_kernel_table, cache_append) - 88usize];
+        [::core::mem::offset_of!(lacuna_kernel_table, cache_append) - 96usize];
     ["Offset of field: lacuna_kernel_table::gate_pool"]
-        [::core::mem::offset_of!(lacuna_kernel_table, gate_pool) - 96usize];
+        [::core::mem::offset_of!(lacuna_kernel_table, gate_pool) - 104usize];
     ["Offset of field: lacuna_kernel_table::gate_project"]
-        [::core::mem::offset_of!(lacuna_kernel_table, gate_project) - 104usize];
+        [::core::mem::offset_of!(lacuna_kernel_table, gate_project) - 112usize];
     ["Offset of field: lacuna_kernel_table::gate_select"]
-        [::core::mem::offset_of!(lacuna_kernel_table, gate_select) - 112usize];
+        [::core::mem::offset_of!(lacuna_kernel_table, gate_select) - 120usize];
     ["Offset of field: lacuna_kernel_table::block_max"]
-        [::core::mem::offset_of!(lacuna_kernel_table, block_max) - 120usize];
+        [::core::mem::offset_of!(lacuna_kernel_table, block_max) - 128usize];
     ["Offset of field: lacuna_kernel_table::hyper_sizes"]
-        [::core::mem::offset_of!(lacuna_kernel_table, hyper_sizes) - 128usize];
+        [::core::mem::offset_of!(lacuna_kernel_table, hyper_sizes) - 136usize];
     ["Offset of field: lacuna_kernel_table::hyper_plan"]
-        [::core::mem::offset_of!(lacuna_kernel_table, hyper_plan) - 136usize];
+        [::core::mem::offset_of!(lacuna_kernel_table, hyper_plan) - 144usize];
     ["Offset of field: lacuna_kernel_table::gather_config"]
-        [::core::mem::offset_of!(lacuna_kernel_table, gather_config) - 144usize];
+        [::core::mem::offset_of!(lacuna_kernel_table, gather_config) - 152usize];
     ["Offset of field: lacuna_kernel_table::gather_forward"]
-        [::core::mem::offset_of!(lacuna_kernel_table, gather_forward) - 152usize];
+        [::core::mem::offset_of!(lacuna_kernel_table, gather_forward) - 160usize];
     ["Offset of field: lacuna_kernel_table::last_error"]
-        [::core::mem::offset_of!(lacuna_kernel_table, last_error) - 160usize];
+        [::core::mem::offset_of!(lacuna_kernel_table, last_error) - 168usize];
 };
 impl Default for lacuna_kernel_table {
     fn default() -> Self {

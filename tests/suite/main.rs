@@ -18,6 +18,7 @@ mod harness;
 mod hopper;
 mod hyper;
 mod options;
+mod page_lists;
 mod paged;
 mod pages;
 mod plans;
