@@ -1,4 +1,5 @@
-// Walking a formula plan: the blocks it names, in ascending order, without index memory.
+// Walking a formula plan: the blocks it names, in ascending order, without index memory. One thread walks while the
+// others multiply: loops stay rolled, since an unrolled one would take registers from all of them.
 #pragma once
 
 #include "common/query_tile.h"
@@ -66,6 +67,7 @@ __host__ __device__ __forceinline__ int formula_skip(const lacuna_block_formula&
   const int64_t here = block;
   int64_t next = 0x7fffffff;
   if (formula.relative != 0) {
+#pragma unroll 1
     for (int query = first; query <= last; ++query) {
       const int64_t own = formula_skip_relative(formula, shift, query, here);
       next = own < next ? own : next;
@@ -99,6 +101,7 @@ __host__ __device__ __forceinline__ bool formula_next(const Lengths& lengths, co
     }
     entry.block = walk.next++;
     entry.groups = 0;
+#pragma unroll 1
     for (int g = 0; g < groups; ++g) {
       if (!formula_attends(formula, dense, walk.shift, walk.first_query + g, entry.block)) continue;
       const KeyRange range = visible_to_rows(lengths, mask, tile.first_row + g * plan.block_q, plan.block_q);

@@ -16,11 +16,6 @@ const BUDGETS: &[Budget] = &[
         reason: "at entry of 384 threads; setmaxnreg moves them between warpgroups later",
     },
     Budget {
-        name: &["sm80", "forward", "ForwardTraitsILi32E", "Lb1E"],
-        registers: 168, // 65536 / (3 * 128), rounded down to 8
-        reason: "3 blocks of 128 threads a multiprocessor at head dim 32 with lengths on the device",
-    },
-    Budget {
         name: &["sm80", "forward", "ForwardTraitsILi32E"],
         registers: 128, // 65536 / (4 * 128)
         reason: "4 blocks of 128 threads a multiprocessor at head dim 32",
@@ -61,7 +56,7 @@ mod tests {
         let name = |family: &str, dim: u32| format!("_Z{family}14forward_kernelINS0_13ForwardTraitsILi{dim}ENS_4HalfE");
         assert_eq!(registers(&name("4sm90", 32)), Some(168));
         assert_eq!(registers(&name("4sm80", 32)), Some(128));
-        assert_eq!(registers(&(name("4sm80", 32) + "Lb1E")), Some(168));
+        assert_eq!(registers(&(name("4sm80", 32) + "Lb1E")), Some(128));
         assert_eq!(registers(&name("4sm80", 64)), Some(168));
         assert_eq!(registers(&name("4sm80", 128)), None);
         let decode = |dim: u32, rows: u32| {
