@@ -4,10 +4,10 @@
 //
 // Merge: lane g of a warp walks list g; each step emits the smallest head and advances the lists that have it. A block
 // that a list names twice is therefore emitted twice, and an unsorted list loses nothing but sharing.
-#include "common/query_tile.h"
 #include "common/validate.h"
 #include "families.h"
 #include "ptx/shuffle.h"
+#include "select/row_list.h"
 #include "select/scan.h"
 
 namespace LACUNA_NS {
@@ -17,18 +17,7 @@ namespace {
 constexpr int kRowWarps = 4;
 constexpr int32_t kListEnd = 0x7fffffff;
 
-// A plan row's list and what its query rows can see.
-struct RowList {
-  int32_t at;
-  int32_t end;
-  KeyRange visible;
-};
-
-__device__ __forceinline__ int32_t clamp_offset(int32_t offset, int32_t capacity) {
-  return offset < 0 ? 0 : offset > capacity ? capacity : offset;
-}
-
-__device__ __forceinline__ RowList row_list(const lacuna_schedule_params& p, int schedule_row, int group) {
+__device__ __forceinline__ RowList tile_list(const lacuna_schedule_params& p, int schedule_row, int group) {
   const lacuna_block_plan& plan = p.plan;
   const int q_blocks = plan_query_blocks(plan, p.shape.q_len);
   const int rows_per_head = p.schedule.rows / (plan.plan_batch * plan.heads);
@@ -36,15 +25,11 @@ __device__ __forceinline__ RowList row_list(const lacuna_schedule_params& p, int
   const int head = schedule_row / rows_per_head;  // (sequence, plan head)
   const int q_block = schedule_row % rows_per_head * groups + group;
   if (group >= groups || q_block >= q_blocks) return RowList{0, 0, {0, 0}};
-  const int64_t row = static_cast<int64_t>(head) * q_blocks + q_block;
-  return RowList{clamp_offset(plan.row_offsets[row], plan.capacity),
-                 clamp_offset(plan.row_offsets[row + 1], plan.capacity),
-                 visible_to_rows(p.shape, p.mask, q_block * plan.block_q - plan.row_shift, plan.block_q)};
+  return row_list(p.shape, p.mask, plan, static_cast<int64_t>(head) * q_blocks + q_block, q_block);
 }
 
 __device__ __forceinline__ bool keeps(const lacuna_schedule_params& p, const RowList& list, int32_t block) {
-  const int32_t blocks = (p.shape.kv_len + p.plan.block_k - 1) / p.plan.block_k;
-  return block >= 0 && block < blocks && overlaps(list.visible, block * p.plan.block_k, p.plan.block_k);
+  return keeps_block(p.shape, p.plan, list, block);
 }
 
 // Writes entries to `to` as far as `room` goes; returns how many there are.
@@ -98,7 +83,7 @@ __global__ void __launch_bounds__(kRowWarps * 32)
   const int row = block_index() * kRowWarps + thread_index() / kWarpThreads;
   if (row >= p.schedule.rows) return;
   const bool single = p.schedule.tile_q == p.plan.block_q;
-  const RowList list = row_list(p, row, single ? 0 : thread_index() % kWarpThreads);
+  const RowList list = tile_list(p, row, single ? 0 : thread_index() % kWarpThreads);
   uint32_t* to = nullptr;
   int32_t room = 0;
   if constexpr (kFill) {
