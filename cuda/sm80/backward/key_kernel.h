@@ -103,29 +103,24 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kTile.blocks)
     }
     sync_warp();
 
-    float products[kSlots][2][4];
-#pragma unroll
+    const T* const first_rows = makes_dv ? smem.q[stage] : smem.dout[stage];
+    const T* const second_rows = makes_dv ? smem.dout[stage] : smem.q[stage];
+#pragma unroll 1
     for (int slot = 0; slot < kSlots; ++slot) {
       if ((slots.keys[slot] >> group & 1) == 0) continue;
-      const T* const rows = makes_dv ? smem.q[stage] : smem.dout[stage];
-      row_products<kDim, kSteps>(products[slot], keys, rows, slot * kGroupRows);
+      float products[2][4];
+      row_products<kDim, kSteps>(products, keys, first_rows, slot * kGroupRows);
+      const int turn = 1 + slot * kColumnGroups + group;
       if (makes_dv) {
-        slot_probabilities<Traits>(products[slot], smem, p, rule, stage, slot, slots.row[slot] - p.plan.row_shift,
-                                   first_key);
+        slot_probabilities<Traits>(products, smem, p, rule, stage, slot, slots.row[slot] - p.plan.row_shift, first_key);
+        named_barrier_arrive(turn, 64);
+      } else {
+        named_barrier_sync(turn, 64);
+        slot_gradients<Traits>(products, smem, stage, slot);
       }
-    }
-    if (makes_dv) {
-      named_barrier_arrive(1 + group, 64);
-    } else {
-      named_barrier_sync(1 + group, 64);
-    }
-#pragma unroll
-    for (int slot = 0; slot < kSlots; ++slot) {
-      if ((slots.keys[slot] >> group & 1) == 0) continue;
-      if (!makes_dv) slot_gradients<Traits>(products[slot], smem, stage, slot);
       uint32_t packed[1][4];
-      pack_scores<T>(packed, products[slot]);
-      add_rows<kDim, kColumns>(acc.o, packed, makes_dv ? smem.dout[stage] : smem.q[stage], slot * kGroupRows);
+      pack_scores<T>(packed, products);
+      add_rows<kDim, kColumns>(acc.o, packed, second_rows, slot * kGroupRows);
     }
   }
   cp_async_wait<0>();

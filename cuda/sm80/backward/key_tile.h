@@ -62,7 +62,7 @@ __device__ __forceinline__ void load_query_slots(typename Traits::Shared& smem, 
   static_assert(2 * kStats * Traits::kSlots <= Traits::kThreads, "a thread moves one chunk of the statistics");
   const lacuna_forward_params& p = args.forward.params;
   if (slots.row[0] < 0) return;
-#pragma unroll
+#pragma unroll 1
   for (int i = 0; i < (Traits::kSlots * kPieces + Traits::kThreads - 1) / Traits::kThreads; ++i) {
     const int piece = i * Traits::kThreads + thread_index();
     if (Traits::kSlots * kPieces % Traits::kThreads != 0 && piece >= Traits::kSlots * kPieces) break;

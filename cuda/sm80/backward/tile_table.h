@@ -55,21 +55,20 @@ struct QueryGradTraits {
 };
 
 struct KeyGradTile {
-  int queries;  // query rows of a kernel tile
   int steps;    // k16 steps of a product over the head whose fragments are loaded together
   int columns;  // columns of dk and dv whose fragments are loaded together
   int blocks;   // resident blocks a multiprocessor that registers are budgeted for
 };
 
 // 64 keys and two warps for each 16 of them: one makes P and dv and keeps K, the other makes dS and dk and keeps V, so
-// that a thread has one accumulator. Two stages of q and dout, which K and V pass through: 8 * queries * head_dim
-// bytes, and 256 * queries for P between the warps.
+// that a thread has one accumulator. Two stages of 32 rows of q and dout, which K and V pass through: 256 * head_dim
+// bytes, and 8 KB for P between the warps.
 constexpr KeyGradTile key_grad_tile(int head_dim) {
-  if (head_dim == 32) return {64, 2, 32, 2};   // 32 KB
-  if (head_dim == 64) return {64, 4, 64, 2};   // 48 KB
-  if (head_dim == 96) return {64, 3, 96, 1};   // 64 KB
-  if (head_dim == 128) return {64, 4, 64, 1};  // 80 KB
-  return {32, 2, 32, 1};                       // 256: 72 KB
+  if (head_dim == 32) return {2, 32, 2};   // 16 KB
+  if (head_dim == 64) return {4, 64, 2};   // 24 KB
+  if (head_dim == 96) return {3, 96, 1};   // 32 KB
+  if (head_dim == 128) return {4, 64, 1};  // 40 KB
+  return {2, 32, 1};                       // 256: 72 KB
 }
 
 template <int kHeadDim_, class T>
@@ -78,7 +77,7 @@ struct KeyGradTraits {
   static constexpr int kHeadDim = kHeadDim_;
   static constexpr KeyGradTile kTile = key_grad_tile(kHeadDim);
   static constexpr int kTileKeys = kColumnKeys;
-  static constexpr int kTileRows = kTile.queries;
+  static constexpr int kTileRows = 32;
   static constexpr int kWarps = 2 * kColumnGroups;
   static constexpr int kThreads = kWarps * 32;
   static constexpr int kSlots = kTileRows / kGroupRows;
@@ -101,6 +100,7 @@ struct KeyGradTraits {
   };
 
   static_assert(kStages * kTileRows >= kTileKeys, "K and V fit into the stages");
+  static_assert(1 + kSlots * kColumnGroups <= 16, "a named barrier for each slot and group");
   static_assert(sizeof(Shared) <= 99 * 1024, "the tile must fit desktop cards");
 };
 
