@@ -24,5 +24,8 @@ int32_t hyper_sizes(const lacuna_hyper_plan_params* params, lacuna_hyper_sizes* 
 int32_t hyper_plan(const lacuna_hyper_plan_params* params, void* stream);
 int32_t gather_config(const lacuna_gather_forward_params* params, lacuna_forward_config* config);
 int32_t gather_forward(const lacuna_gather_forward_params* params, void* stream);
+int32_t backward_config(const lacuna_backward_params* params, lacuna_backward_config* config);
+int32_t backward_schedule(const lacuna_backward_params* params, void* stream);
+int32_t backward(const lacuna_backward_params* params, void* stream);
 
 }  // namespace LACUNA_NS

@@ -39,18 +39,19 @@ const char* last_error() { return error_buffer(); }
 // The one symbol that a shared library of the kernels exports; all others are hidden.
 extern "C" __attribute__((visibility("default"))) const lacuna_kernel_table* LACUNA_TABLE(void) {
   static const lacuna_kernel_table table = {
-      LACUNA_KERNELS_ABI,        0,
-      LACUNA_MACHINE_NAME,       LACUNA_BUILT_ARCHS,
-      LACUNA_NS::forward_config, LACUNA_NS::forward,
-      LACUNA_NS::merge,          LACUNA_NS::schedule_build,
-      LACUNA_NS::mask_to_lists,  LACUNA_NS::plan_to_mask,
-      LACUNA_NS::decode_config,  LACUNA_NS::decode,
-      LACUNA_NS::page_table,     LACUNA_NS::cache_append,
-      LACUNA_NS::gate_pool,      LACUNA_NS::gate_project,
-      LACUNA_NS::gate_select,    LACUNA_NS::block_max,
-      LACUNA_NS::hyper_sizes,    LACUNA_NS::hyper_plan,
-      LACUNA_NS::gather_config,  LACUNA_NS::gather_forward,
-      LACUNA_NS::last_error,
+      LACUNA_KERNELS_ABI,         0,
+      LACUNA_MACHINE_NAME,        LACUNA_BUILT_ARCHS,
+      LACUNA_NS::forward_config,  LACUNA_NS::forward,
+      LACUNA_NS::merge,           LACUNA_NS::schedule_build,
+      LACUNA_NS::mask_to_lists,   LACUNA_NS::plan_to_mask,
+      LACUNA_NS::decode_config,   LACUNA_NS::decode,
+      LACUNA_NS::page_table,      LACUNA_NS::cache_append,
+      LACUNA_NS::gate_pool,       LACUNA_NS::gate_project,
+      LACUNA_NS::gate_select,     LACUNA_NS::block_max,
+      LACUNA_NS::hyper_sizes,     LACUNA_NS::hyper_plan,
+      LACUNA_NS::gather_config,   LACUNA_NS::gather_forward,
+      LACUNA_NS::backward_config, LACUNA_NS::backward_schedule,
+      LACUNA_NS::backward,        LACUNA_NS::last_error,
   };
   return &table;
 }

@@ -8,6 +8,7 @@
 #define LACUNA_KERNELS_H
 
 #include "abi/attention.h"
+#include "abi/backward.h"
 #include "abi/gate.h"
 #include "abi/gather.h"
 #include "abi/simt.h"
@@ -16,7 +17,7 @@
 extern "C" {
 #endif
 
-#define LACUNA_KERNELS_ABI 4
+#define LACUNA_KERNELS_ABI 5
 
 // `stream`: a CUstream for the CUDA build, a lacuna_simt_stream for the SIMT build (null: that machine's default).
 typedef struct lacuna_kernel_table {
@@ -44,6 +45,9 @@ typedef struct lacuna_kernel_table {
   int32_t (*hyper_plan)(const lacuna_hyper_plan_params* params, void* stream);
   int32_t (*gather_config)(const lacuna_gather_forward_params* params, lacuna_forward_config* config);
   int32_t (*gather_forward)(const lacuna_gather_forward_params* params, void* stream);
+  int32_t (*backward_config)(const lacuna_backward_params* params, lacuna_backward_config* config);
+  int32_t (*backward_schedule)(const lacuna_backward_params* params, void* stream);
+  int32_t (*backward)(const lacuna_backward_params* params, void* stream);
   const char* (*last_error)(void);  // text of this thread's last failure, "" if none
 } lacuna_kernel_table;
 

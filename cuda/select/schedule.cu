@@ -5,10 +5,10 @@
 //
 // Merge: lane g of a warp walks list g; each step emits the smallest head and advances the lists that have it. A block
 // that a list names twice is therefore emitted twice, and an unsorted list loses nothing but sharing.
-#include "common/query_tile.h"
 #include "common/validate.h"
 #include "families.h"
 #include "ptx/shuffle.h"
+#include "select/row_list.h"
 #include "select/scan.h"
 
 namespace LACUNA_NS {
@@ -18,18 +18,7 @@ namespace {
 constexpr int kRowWarps = 4;
 constexpr int32_t kListEnd = 0x7fffffff;
 
-// A plan row's list and what its query rows can see.
-struct RowList {
-  int32_t at;
-  int32_t end;
-  KeyRange visible;
-};
-
-__device__ __forceinline__ int32_t clamp_offset(int32_t offset, int32_t capacity) {
-  return offset < 0 ? 0 : offset > capacity ? capacity : offset;
-}
-
-__device__ __forceinline__ RowList row_list(const lacuna_schedule_params& p, int schedule_row, int group) {
+__device__ __forceinline__ RowList tile_list(const lacuna_schedule_params& p, int schedule_row, int group) {
   const lacuna_block_plan& plan = p.plan;
   const int q_blocks = plan_query_blocks(plan, p.shape.q_len);
   const int rows_per_head = p.schedule.rows / (plan.plan_batch * plan.heads);
@@ -37,20 +26,9 @@ __device__ __forceinline__ RowList row_list(const lacuna_schedule_params& p, int
   const int head = schedule_row / rows_per_head;  // (sequence, plan head)
   const int q_block = schedule_row % rows_per_head * groups + group;
   if (group >= groups || q_block >= q_blocks) return RowList{0, 0, {0, 0}};
-  const int64_t row = static_cast<int64_t>(head) * q_blocks + q_block;
-  RowList list;
-  list.at = clamp_offset(plan.row_offsets[row], plan.capacity);
-  list.end = clamp_offset(plan.row_offsets[row + 1], plan.capacity);
-  list.visible = KeyRange{0, p.shape.kv_len};
-  if (p.ragged == 0) {
-    list.visible = visible_to_rows(p.shape, p.mask, q_block * plan.block_q - plan.row_shift, plan.block_q);
-  }
+  RowList list = row_list(p.shape, p.mask, plan, static_cast<int64_t>(head) * q_blocks + q_block, q_block);
+  if (p.ragged != 0) list.visible = KeyRange{0, p.shape.kv_len};
   return list;
-}
-
-__device__ __forceinline__ bool keeps(const lacuna_schedule_params& p, const RowList& list, int32_t block) {
-  const int32_t blocks = (p.shape.kv_len + p.plan.block_k - 1) / p.plan.block_k;
-  return block >= 0 && block < blocks && overlaps(list.visible, block * p.plan.block_k, p.plan.block_k);
 }
 
 // Writes entries to `to` as far as `room` goes; returns how many there are.
@@ -62,7 +40,7 @@ __device__ __forceinline__ int32_t one_list(const lacuna_schedule_params& p, con
   for (int32_t base = list.at; base < list.end; base += kWarpThreads) {
     const int32_t at = base + lane;
     const int32_t block = at < list.end ? p.plan.indices[at] : -1;
-    const bool keep = keeps(p, list, block);
+    const bool keep = keeps_block(p.shape, p.plan, list, block);
     const uint32_t kept = ballot(keep);
     if constexpr (kFill) {
       const int32_t place = count + popcount(kept & ((1u << lane) - 1));
@@ -81,7 +59,7 @@ __device__ __forceinline__ int32_t merged_lists(const lacuna_schedule_params& p,
     int32_t head = kListEnd;
     while (list.at < list.end) {
       const int32_t block = p.plan.indices[list.at];
-      if (keeps(p, list, block)) {
+      if (keeps_block(p.shape, p.plan, list, block)) {
         head = block;
         break;
       }
@@ -104,7 +82,7 @@ __global__ void __launch_bounds__(kRowWarps * 32)
   const int row = block_index() * kRowWarps + thread_index() / kWarpThreads;
   if (row >= p.schedule.rows) return;
   const bool single = p.schedule.tile_q == p.plan.block_q;
-  const RowList list = row_list(p, row, single ? 0 : thread_index() % kWarpThreads);
+  const RowList list = tile_list(p, row, single ? 0 : thread_index() % kWarpThreads);
   uint32_t* to = nullptr;
   int32_t room = 0;
   if constexpr (kFill) {

@@ -3,7 +3,7 @@
 #![allow(clippy::all, clippy::pedantic, clippy::undocumented_unsafe_blocks, rustdoc::all)]
 
 pub const LACUNA_MAX_SPLITS: i32 = 64;
-pub const LACUNA_KERNELS_ABI: i32 = 4;
+pub const LACUNA_KERNELS_ABI: i32 = 5;
 pub const LACUNA_OK: lacuna_status = 0;
 /// a parameter breaks its stated range
 pub const LACUNA_INVALID_ARGUMENT: lacuna_status = 1;
@@ -772,6 +772,143 @@ const _: () = {
         [::core::mem::offset_of!(lacuna_forward_config, smem_bytes) - 88usize];
 };
 impl Default for lacuna_forward_config {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+/// With P = exp(logit - lse): dv = P^T dout, dP = dout v^T, delta = rowsum(dout * out) - dlse, dS = P * (dP - delta)
+/// (times the slope of the softcap), dq = scale * dS k, dk = scale * dS^T q. Sums are f32, in an order that the
+/// sequence's own sizes and blocks alone decide. Rows whose lse is -inf give nothing, KV blocks that nobody visits get
+/// zeros.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct lacuna_backward_params {
+    /// the call whose gradients are asked for. out and lse hold its results and are read;
+    /// schedule, for lists, has rows of a multiple of 64 queries; splits is 1
+    pub forward: lacuna_forward_params,
+    /// [batch, q_heads, q_len, head_dim]
+    pub dout: *const ::core::ffi::c_void,
+    /// [batch, q_heads, q_len], or null: zeros
+    pub dlse: *const f32,
+    /// [batch, q_heads, q_len, head_dim]
+    pub dq: *mut ::core::ffi::c_void,
+    /// [batch, kv_heads, kv_len, head_dim]
+    pub dk: *mut ::core::ffi::c_void,
+    /// as dk
+    pub dv: *mut ::core::ffi::c_void,
+    /// [q_heads], summed over the batch, or null
+    pub dsink: *mut f32,
+    pub dout_stride: lacuna_strides,
+    pub dlse_stride: lacuna_strides,
+    pub dq_stride: lacuna_strides,
+    pub dk_stride: lacuna_strides,
+    pub dv_stride: lacuna_strides,
+    /// backward_config says how many bytes; aligned to 16. backward_schedule writes it from shape, mask
+    /// and plan, and backward reads it: who attends each KV tile, and the order of the tiles
+    pub schedule: *mut ::core::ffi::c_void,
+    pub schedule_bytes: u64,
+    /// as many bytes as backward_config says, aligned to 16; any contents, free once the work is done
+    pub workspace: *mut ::core::ffi::c_void,
+    pub workspace_bytes: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of lacuna_backward_params"][::core::mem::size_of::<lacuna_backward_params>() - 680usize];
+    ["Alignment of lacuna_backward_params"][::core::mem::align_of::<lacuna_backward_params>() - 8usize];
+    ["Offset of field: lacuna_backward_params::forward"]
+        [::core::mem::offset_of!(lacuna_backward_params, forward) - 0usize];
+    ["Offset of field: lacuna_backward_params::dout"][::core::mem::offset_of!(lacuna_backward_params, dout) - 480usize];
+    ["Offset of field: lacuna_backward_params::dlse"][::core::mem::offset_of!(lacuna_backward_params, dlse) - 488usize];
+    ["Offset of field: lacuna_backward_params::dq"][::core::mem::offset_of!(lacuna_backward_params, dq) - 496usize];
+    ["Offset of field: lacuna_backward_params::dk"][::core::mem::offset_of!(lacuna_backward_params, dk) - 504usize];
+    ["Offset of field: lacuna_backward_params::dv"][::core::mem::offset_of!(lacuna_backward_params, dv) - 512usize];
+    ["Offset of field: lacuna_backward_params::dsink"]
+        [::core::mem::offset_of!(lacuna_backward_params, dsink) - 520usize];
+    ["Offset of field: lacuna_backward_params::dout_stride"]
+        [::core::mem::offset_of!(lacuna_backward_params, dout_stride) - 528usize];
+    ["Offset of field: lacuna_backward_params::dlse_stride"]
+        [::core::mem::offset_of!(lacuna_backward_params, dlse_stride) - 552usize];
+    ["Offset of field: lacuna_backward_params::dq_stride"]
+        [::core::mem::offset_of!(lacuna_backward_params, dq_stride) - 576usize];
+    ["Offset of field: lacuna_backward_params::dk_stride"]
+        [::core::mem::offset_of!(lacuna_backward_params, dk_stride) - 600usize];
+    ["Offset of field: lacuna_backward_params::dv_stride"]
+        [::core::mem::offset_of!(lacuna_backward_params, dv_stride) - 624usize];
+    ["Offset of field: lacuna_backward_params::schedule"]
+        [::core::mem::offset_of!(lacuna_backward_params, schedule) - 648usize];
+    ["Offset of field: lacuna_backward_params::schedule_bytes"]
+        [::core::mem::offset_of!(lacuna_backward_params, schedule_bytes) - 656usize];
+    ["Offset of field: lacuna_backward_params::workspace"]
+        [::core::mem::offset_of!(lacuna_backward_params, workspace) - 664usize];
+    ["Offset of field: lacuna_backward_params::workspace_bytes"]
+        [::core::mem::offset_of!(lacuna_backward_params, workspace_bytes) - 672usize];
+};
+impl Default for lacuna_backward_params {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+/// What serves a request: it depends on shape, plan and family of the forward call. Reads no tensor.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct lacuna_backward_config {
+    /// of dq, e.g. "sm80_backward_query_d64_bf16"
+    pub query_kernel: [::core::ffi::c_char; 64usize],
+    /// of dk and dv
+    pub key_kernel: [::core::ffi::c_char; 64usize],
+    /// lacuna_family
+    pub family: i32,
+    /// query rows of a tile of the query kernel; a schedule row holds a multiple
+    pub tile_q: i32,
+    /// keys of a tile of the key kernel
+    pub tile_k: i32,
+    pub query_threads: i32,
+    pub query_smem_bytes: i32,
+    pub key_threads: i32,
+    pub key_smem_bytes: i32,
+    /// parts that the long KV tiles of a sequence are cut into, all together, at most
+    pub pieces: i32,
+    pub schedule_bytes: u64,
+    pub workspace_bytes: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of lacuna_backward_config"][::core::mem::size_of::<lacuna_backward_config>() - 176usize];
+    ["Alignment of lacuna_backward_config"][::core::mem::align_of::<lacuna_backward_config>() - 8usize];
+    ["Offset of field: lacuna_backward_config::query_kernel"]
+        [::core::mem::offset_of!(lacuna_backward_config, query_kernel) - 0usize];
+    ["Offset of field: lacuna_backward_config::key_kernel"]
+        [::core::mem::offset_of!(lacuna_backward_config, key_kernel) - 64usize];
+    ["Offset of field: lacuna_backward_config::family"]
+        [::core::mem::offset_of!(lacuna_backward_config, family) - 128usize];
+    ["Offset of field: lacuna_backward_config::tile_q"]
+        [::core::mem::offset_of!(lacuna_backward_config, tile_q) - 132usize];
+    ["Offset of field: lacuna_backward_config::tile_k"]
+        [::core::mem::offset_of!(lacuna_backward_config, tile_k) - 136usize];
+    ["Offset of field: lacuna_backward_config::query_threads"]
+        [::core::mem::offset_of!(lacuna_backward_config, query_threads) - 140usize];
+    ["Offset of field: lacuna_backward_config::query_smem_bytes"]
+        [::core::mem::offset_of!(lacuna_backward_config, query_smem_bytes) - 144usize];
+    ["Offset of field: lacuna_backward_config::key_threads"]
+        [::core::mem::offset_of!(lacuna_backward_config, key_threads) - 148usize];
+    ["Offset of field: lacuna_backward_config::key_smem_bytes"]
+        [::core::mem::offset_of!(lacuna_backward_config, key_smem_bytes) - 152usize];
+    ["Offset of field: lacuna_backward_config::pieces"]
+        [::core::mem::offset_of!(lacuna_backward_config, pieces) - 156usize];
+    ["Offset of field: lacuna_backward_config::schedule_bytes"]
+        [::core::mem::offset_of!(lacuna_backward_config, schedule_bytes) - 160usize];
+    ["Offset of field: lacuna_backward_config::workspace_bytes"]
+        [::core::mem::offset_of!(lacuna_backward_config, workspace_bytes) - 168usize];
+};
+impl Default for lacuna_backward_config {
     fn default() -> Self {
         let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
         unsafe {
@@ -1616,12 +1753,21 @@ pub struct lacuna_kernel_table {
     pub gather_forward: ::core::option::Option<
         unsafe extern "C" fn(params: *const lacuna_gather_forward_params, stream: *mut ::core::ffi::c_void) -> i32,
     >,
+    pub backward_config: ::core::option::Option<
+        unsafe extern "C" fn(params: *const lacuna_backward_params, config: *mut lacuna_backward_config) -> i32,
+    >,
+    pub backward_schedule: ::core::option::Option<
+        unsafe extern "C" fn(params: *const lacuna_backward_params, stream: *mut ::core::ffi::c_void) -> i32,
+    >,
+    pub backward: ::core::option::Option<
+        unsafe extern "C" fn(params: *const lacuna_backward_params, stream: *mut ::core::ffi::c_void) -> i32,
+    >,
     /// text of this thread's last failure, "" if none
     pub last_error: ::core::option::Option<unsafe extern "C" fn() -> *const ::core::ffi::c_char>,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_kernel_table"][::core::mem::size_of::<lacuna_kernel_table>() - 176usize];
+    ["Size of lacuna_kernel_table"][::core::mem::size_of::<lacuna_kernel_table>() - 200usize];
     ["Alignment of lacuna_kernel_table"][::core::mem::align_of::<lacuna_kernel_table>() - 8usize];
     ["Offset of field: lacuna_kernel_table::abi"][::core::mem::offset_of!(lacuna_kernel_table, abi) - 0usize];
     ["Offset of field: lacuna_kernel_table::reserved"][::core::mem::offset_of!(lacuna_kernel_table, reserved) - 4usize];
@@ -1661,8 +1807,14 @@ const _: () = {
         [::core::mem::offset_of!(lacuna_kernel_table, gather_config) - 152usize];
     ["Offset of field: lacuna_kernel_table::gather_forward"]
         [::core::mem::offset_of!(lacuna_kernel_table, gather_forward) - 160usize];
+    ["Offset of field: lacuna_kernel_table::backward_config"]
+        [::core::mem::offset_of!(lacuna_kernel_table, backward_config) - 168usize];
+    ["Offset of field: lacuna_kernel_table::backward_schedule"]
+        [::core::mem::offset_of!(lacuna_kernel_table, backward_schedule) - 176usize];
+    ["Offset of field: lacuna_kernel_table::backward"]
+        [::core::mem::offset_of!(lacuna_kernel_table, backward) - 184usize];
     ["Offset of field: lacuna_kernel_table::last_error"]
-        [::core::mem::offset_of!(lacuna_kernel_table, last_error) - 168usize];
+        [::core::mem::offset_of!(lacuna_kernel_table, last_error) - 192usize];
 };
 impl Default for lacuna_kernel_table {
     fn default() -> Self {
