@@ -130,7 +130,10 @@ int32_t launch_key(const sm80::BackwardArgs& args, void* stream) {
 int32_t backward_config(const lacuna_backward_params* params, lacuna_backward_config* config) {
   LACUNA_REQUIRE(params != nullptr && config != nullptr, "backward_config: null argument");
   const lacuna_forward_params& p = params->forward;
-  LACUNA_CHECK(check_shape(p.shape));
+  // Keys without queries have gradients: zeros.
+  lacuna_shape checked = p.shape;
+  if (checked.q_len == 0) checked.q_len = 1;
+  LACUNA_CHECK(check_shape(checked));
   if (p.shape.block_table != nullptr) return set_error(LACUNA_UNSUPPORTED, "gradients of paged K and V");
   LACUNA_REQUIRE(
       p.family == LACUNA_FAMILY_AUTO || p.family == LACUNA_FAMILY_PORTABLE || p.family == LACUNA_FAMILY_HOPPER,
@@ -191,9 +194,9 @@ int32_t backward(const lacuna_backward_params* params, void* stream) {
   lay_out(p.shape, p.plan, b.schedule, args.schedule);
   lay_out(p.shape, p.plan, args.schedule.slots, b.workspace, args.workspace);
 
-  LACUNA_CHECK(backward_rows(b, args.workspace, stream));
+  if (p.shape.q_len > 0) LACUNA_CHECK(backward_rows(b, args.workspace, stream));
   if (b.dsink != nullptr) LACUNA_CHECK(backward_sink(b, args.workspace, stream));
-  LACUNA_CHECK(launch_query(args, stream));
+  if (p.shape.q_len > 0) LACUNA_CHECK(launch_query(args, stream));
   if (args.schedule.columns == 0) return LACUNA_OK;
   LACUNA_CHECK(launch_key(args, stream));
   return args.schedule.slots == 0 ? LACUNA_OK : backward_merge(b, args.schedule, args.workspace, stream);

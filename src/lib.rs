@@ -46,7 +46,7 @@ pub use error::{Error, Result};
 pub use half::{bf16, f16};
 pub use methods::{BucketOrder, HyperConfig, HyperPlan, S2Columns, S2Config, S2Variant, s2, seer};
 pub use plan::{BlockFormula, BlockMask, BlockPlan, BlockSize, ColumnReturn, ListRows};
-pub use schedule::Schedule;
+pub use schedule::{ColumnSchedule, Schedule};
 pub use shape::{AttentionShape, DType, Mask};
 pub use tensor::{Element, Half, Layout, Tensor, TensorView, TensorViewMut};
 

@@ -103,7 +103,7 @@ inline uint64_t lay_out(const lacuna_shape& shape, const lacuna_block_plan& plan
   to.rows = static_cast<int>(heads * to.units);
   to.capacity = plan.capacity;
   const int64_t chunks = (q_blocks + kTransposeRows - 1) / kTransposeRows;
-  to.chunks = chunks < kTransposeChunks ? static_cast<int>(chunks) : kTransposeChunks;
+  to.chunks = chunks < 1 ? 1 : chunks < kTransposeChunks ? static_cast<int>(chunks) : kTransposeChunks;
   to.chunk_rows = static_cast<int>((q_blocks + to.chunks - 1) / to.chunks);
   to.offsets = carver.take<int32_t>(static_cast<int64_t>(to.rows) + 1);
   to.entries = carver.take<uint32_t>(to.capacity);

@@ -1,5 +1,6 @@
 //! Attention over a plan: forward, decode, the merge of partial results, and the raw entry points below them.
 
+mod backward;
 mod decode;
 mod forward;
 mod hyper;
@@ -12,6 +13,8 @@ mod ragged;
 pub mod raw;
 mod tensors;
 
+pub(crate) use backward::backward_sizes;
+pub use backward::{BackwardInputs, GradientsMut, backward, backward_workspace_bytes};
 pub use decode::{decode, decode_kernel, decode_workspace_bytes};
 pub use forward::{forward, workspace_bytes};
 pub use hyper::{hyper_forward, hyper_kernel, hyper_workspace_bytes};

@@ -8,11 +8,12 @@ use crate::error::Result;
 use crate::kernels::table::KernelInfo;
 
 pub use crate::kernels::bindings::{
-    lacuna_block_formula, lacuna_block_max_params, lacuna_block_plan, lacuna_cache_append_params,
-    lacuna_forward_params, lacuna_gate_pool_params, lacuna_gate_project_params, lacuna_gate_select_params,
-    lacuna_gate_span, lacuna_gather_forward_params, lacuna_gather_plan, lacuna_hyper_plan_params, lacuna_hyper_sizes,
-    lacuna_mask, lacuna_mask_to_lists_params, lacuna_merge_params, lacuna_page_table_params,
-    lacuna_plan_to_mask_params, lacuna_schedule, lacuna_schedule_params, lacuna_shape, lacuna_strides,
+    lacuna_backward_params, lacuna_block_formula, lacuna_block_max_params, lacuna_block_plan,
+    lacuna_cache_append_params, lacuna_forward_params, lacuna_gate_pool_params, lacuna_gate_project_params,
+    lacuna_gate_select_params, lacuna_gate_span, lacuna_gather_forward_params, lacuna_gather_plan,
+    lacuna_hyper_plan_params, lacuna_hyper_sizes, lacuna_mask, lacuna_mask_to_lists_params, lacuna_merge_params,
+    lacuna_page_table_params, lacuna_plan_to_mask_params, lacuna_schedule, lacuna_schedule_params, lacuna_shape,
+    lacuna_strides,
 };
 
 /// Which kernel serves a request; no tensor is read.
@@ -115,4 +116,8 @@ entry_points! {
     hyper_plan(lacuna_hyper_plan_params);
     /// Attention over a gather plan.
     gather_forward(lacuna_gather_forward_params);
+    /// Arranges a plan for the gradients of keys and values.
+    backward_schedule(lacuna_backward_params);
+    /// Gradients of attention over a plan.
+    backward(lacuna_backward_params);
 }

@@ -84,6 +84,9 @@ impl Kernels {
             && table.hyper_plan.is_some()
             && table.gather_config.is_some()
             && table.gather_forward.is_some()
+            && table.backward_config.is_some()
+            && table.backward_schedule.is_some()
+            && table.backward.is_some()
             && table.last_error.is_some();
         if !complete {
             return Err(broken("the kernel table lacks an entry".into()));
@@ -133,6 +136,21 @@ impl Kernels {
         let status = self.table.hyper_sizes.map_or(abi::LACUNA_NO_KERNEL, |f| unsafe { f(params, &mut sizes) });
         self.check(status, "hyper_sizes")?;
         Ok(sizes)
+    }
+
+    /// What serves a backward request, and the bytes that it needs.
+    ///
+    /// # Safety
+    /// As [`Kernels::backward`], though no tensor is read.
+    pub(crate) unsafe fn backward_config(
+        &self,
+        params: &abi::lacuna_backward_params,
+    ) -> Result<abi::lacuna_backward_config> {
+        let mut config = abi::lacuna_backward_config::default();
+        // SAFETY: both structs are live; the caller vouches for the contents of `params`.
+        let status = self.table.backward_config.map_or(abi::LACUNA_NO_KERNEL, |f| unsafe { f(params, &mut config) });
+        self.check(status, "backward_config")?;
+        Ok(config)
     }
 
     /// # Safety
@@ -243,6 +261,10 @@ launches! {
     hyper_plan(abi::lacuna_hyper_plan_params);
     /// Launches attention over a gather plan.
     gather_forward(abi::lacuna_gather_forward_params);
+    /// Launches the schedule of a backward pass.
+    backward_schedule(abi::lacuna_backward_params);
+    /// Launches the gradients of attention.
+    backward(abi::lacuna_backward_params);
 }
 
 /// A C string of the library as text; empty for null.

@@ -1,5 +1,9 @@
 //! Schedules: a plan arranged for the tiles of one kernel, on the device.
 
+mod columns;
+
+pub use columns::ColumnSchedule;
+
 use crate::attention::{ForwardOptions, kernel};
 use crate::device::{Stream, ordered};
 use crate::error::{Error, Result};
