@@ -2,6 +2,8 @@
 #![cfg(feature = "simt")]
 
 mod arguments;
+mod backward;
+mod backward_case;
 mod block_max;
 mod decode;
 mod decode_ragged;
