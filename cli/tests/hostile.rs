@@ -61,7 +61,7 @@ fn configs() {
     ] {
         refused(&folder, method, config, &[], words);
     }
-    refused(&folder, "dense", "{}", &["--grad"], "--grad is not built yet");
+    refused(&folder, "dense", "{}", &["--grad"], "tensor `dout` is missing");
     refused(&folder, "dense", "{}", &["--device", "gpu"], "device must be auto, simt or cuda:N");
     refused(&folder, "dense", "{}", &["--device", "cuda:-1"], "device must be");
 }

@@ -89,6 +89,7 @@ __device__ __forceinline__ Range column_entries(const lacuna_shape& shape, const
   const int blocks = column_blocks(plan);
   const int first = static_cast<int>(static_cast<int64_t>(column.tile) * kColumnKeys / plan.block_k);
   Range all{0x7fffffff, 0};
+#pragma unroll 1
   for (int i = 0; i < blocks; ++i) {
     const Range one = formula_column(shape, mask, plan, plan_head, first + i);
     if (one.low >= one.high) continue;
@@ -109,6 +110,7 @@ __device__ __forceinline__ int64_t column_length(const lacuna_shape& shape, cons
     return static_cast<int64_t>(entries.high - entries.low) * group;
   }
   int64_t length = 0;
+#pragma unroll 1
   for (int head = first; head < first + group; ++head) {
     const Range entries = column_entries(shape, mask, plan, schedule, column, plan_head_of(shape, plan, head));
     length += entries.high - entries.low;

@@ -14,7 +14,7 @@ struct QuerySlots {
 };
 
 // A cursor over a part of a column's positions. It lives in shared memory and one thread moves it, ahead of the tiles
-// that the others multiply.
+// that the others multiply: loops stay rolled, since an unrolled one would take registers from all of them.
 struct QuerySource {
   Column column;
   Range visible;      // plan rows that see some key of the column
@@ -56,6 +56,7 @@ struct QuerySource {
     end = entries.high;
     if (p.plan.kind != LACUNA_PLAN_FORMULA) return;
     const int first = static_cast<int>(static_cast<int64_t>(column.tile) * kColumnKeys / p.plan.block_k);
+#pragma unroll 1
     for (int i = 0; i < column_blocks(p.plan); ++i) {
       blocks[i] = formula_column(p.shape, p.mask, p.plan, plan_head, first + i);
     }

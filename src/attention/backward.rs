@@ -5,6 +5,8 @@ use super::options::ForwardOptions;
 use super::tensors::{check_dims, check_workspace};
 use crate::device::{Buffer, Device, Stream, ordered};
 use crate::error::{Error, Result};
+use crate::kernels::family::KernelFamily;
+use crate::kernels::table::KernelInfo;
 use crate::kernels::{bindings as abi, convert};
 use crate::plan::BlockPlan;
 use crate::schedule::{ColumnSchedule, Schedule};
@@ -63,19 +65,58 @@ pub fn backward_workspace_bytes(
     Ok(backward_sizes(device, shape, options, plan)?.workspace)
 }
 
+/// The kernels that [`backward`] runs: that of dq, and that of dk and dv. `tile_k` of the second is the keys of a tile;
+/// its `tile_q` and `schedule_q` are those of the first.
+///
+/// # Errors
+/// As [`kernel`](super::kernel()).
+pub fn backward_kernels(
+    device: &Device,
+    shape: &AttentionShape,
+    options: &ForwardOptions<'_>,
+    plan: &BlockPlan,
+) -> Result<[KernelInfo; 2]> {
+    let config = backward_config(device, shape, options, plan)?;
+    let name = |name: &[std::ffi::c_char]| name.iter().take_while(|&&c| c != 0).map(|&c| char::from(c as u8)).collect();
+    let size = |value: i32| usize::try_from(value).unwrap_or(0);
+    let info = |name, threads, smem_bytes| KernelInfo {
+        name,
+        family: KernelFamily::Portable,
+        tile_q: size(config.tile_q),
+        tile_k: size(config.tile_k),
+        heads: 1,
+        schedule_q: size(config.tile_q),
+        threads: size(threads),
+        smem_bytes: size(smem_bytes),
+    };
+    Ok([
+        info(name(&config.query_kernel), config.query_threads, config.query_smem_bytes),
+        info(name(&config.key_kernel), config.key_threads, config.key_smem_bytes),
+    ])
+}
+
 pub(crate) fn backward_sizes(
     device: &Device,
     shape: &AttentionShape,
     options: &ForwardOptions<'_>,
     plan: &BlockPlan,
 ) -> Result<BackwardSizes> {
+    let config = backward_config(device, shape, options, plan)?;
+    let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    Ok(BackwardSizes { schedule: bytes(config.schedule_bytes), workspace: bytes(config.workspace_bytes) })
+}
+
+fn backward_config(
+    device: &Device,
+    shape: &AttentionShape,
+    options: &ForwardOptions<'_>,
+    plan: &BlockPlan,
+) -> Result<abi::lacuna_backward_config> {
     let mut params =
         abi::lacuna_backward_params { forward: backward_request(shape, options, plan)?, ..Default::default() };
     params.forward.shape.batch = params.forward.shape.batch.max(1);
     // SAFETY: the query reads no tensor.
-    let config = device.with_kernels(|kernels| unsafe { kernels.backward_config(&params) })?;
-    let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-    Ok(BackwardSizes { schedule: bytes(config.schedule_bytes), workspace: bytes(config.workspace_bytes) })
+    device.with_kernels(|kernels| unsafe { kernels.backward_config(&params) })
 }
 
 /// A request without its tensors.

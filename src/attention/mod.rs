@@ -14,7 +14,7 @@ pub mod raw;
 mod tensors;
 
 pub(crate) use backward::backward_sizes;
-pub use backward::{BackwardInputs, GradientsMut, backward, backward_workspace_bytes};
+pub use backward::{BackwardInputs, GradientsMut, backward, backward_kernels, backward_workspace_bytes};
 pub use decode::{decode, decode_kernel, decode_workspace_bytes};
 pub use forward::{forward, workspace_bytes};
 pub use hyper::{hyper_forward, hyper_kernel, hyper_workspace_bytes};

@@ -1,5 +1,6 @@
 //! `--check`: the answer of the kernels against the f64 reference.
 
+use super::grad::{Gradients, Upstream};
 use super::input::{Planner, Request};
 use crate::attention_call::Answer;
 use crate::failure::Result;
@@ -14,11 +15,12 @@ pub struct Report {
     pub passed: bool,
 }
 
-/// Compares out and LSE with the reference, and the blocks that a kernel drew with those that were asked for.
+/// Compares out, LSE and gradients with the reference, and the blocks that a kernel drew with those that were asked for.
 pub fn check<T: Half + Into<f64>>(
     request: &Request<T>,
     options: &ForwardOptions<'_>,
     answer: &Answer,
+    gradients: Option<(&Upstream<T>, &Gradients)>,
 ) -> Result<Report> {
     let (qkv, mask) = (&request.qkv, &options.mask);
     let shape = &qkv.shape;
@@ -36,6 +38,14 @@ pub fn check<T: Half + Into<f64>>(
     let lse = compare_lse(&answer.lse, &expected.lse)?;
     let mut text = format!("out: {out}\nlse: {lse}\n");
     let mut passed = out.passed() && lse.passed();
+    if let Some((upstream, gradients)) = gradients {
+        let (lines, right) = match blocks {
+            None => upstream.check(gradients, &problem, &TokenMask { shape, mask })?,
+            Some(blocks) => upstream.check(gradients, &problem, &blocks.visibility(shape, mask))?,
+        };
+        text += &lines;
+        passed &= right;
+    }
     match &request.planner {
         Planner::Pattern(pattern) => {
             if let Some(blocks) = pattern.blocks() {

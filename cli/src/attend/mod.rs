@@ -2,6 +2,7 @@
 
 mod check;
 mod gate;
+mod grad;
 mod hyper;
 mod input;
 mod pattern;
@@ -13,6 +14,7 @@ use crate::files::{Contents, OutputFile, TensorFile};
 use crate::{gates, terminal};
 pub use check::Report;
 pub use gate::check_gate_dim;
+use grad::Upstream;
 pub use hyper::Hyper;
 pub use input::Qkv;
 use input::{Planner, Request};
@@ -46,17 +48,17 @@ pub struct Args {
     /// Compare with the f64 reference and print the errors; exit code 1 if they are too large
     #[arg(long)]
     check: bool,
-    /// Gradients (not built yet)
+    /// Read dout [B,Hq,Nq,D] and maybe dlse [B,Hq,Nq] too, and write the gradients dq, dk and dv as f32
     #[arg(long)]
     grad: bool,
 }
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
-    if args.grad {
-        return request!("--grad is not built yet: this build has no backward kernels");
-    }
     let keys = config::read(args.method, args.config.as_deref())?;
+    if args.grad && matches!(keys, MethodKeys::Hyper(_)) {
+        return request!("--grad: method hyper has no gradient yet; dense, blocks, s2 and seer have");
+    }
     let read = [Some(args.input.as_path()), args.config.as_deref()];
     let output = OutputFile::check(&args.output, &read.into_iter().flatten().collect::<Vec<_>>())?;
     let file = TensorFile::open(&args.input)?;
@@ -75,13 +77,22 @@ fn run_as<T: Half + Into<f64>>(args: &Args, keys: &MethodKeys, file: &TensorFile
     let shape = &request.qkv.shape;
     let options = method_options(keys.options());
     options.validate(shape)?;
+    let upstream = args.grad.then(|| Upstream::<T>::read(file, shape)).transpose()?;
     let stream = Device::parse(&args.device)?.new_stream()?;
     let (plan, planning) = Planning::run(&stream, &request)?;
     let answer = attend(&stream, shape, &options, &plan, request.qkv.inputs())?;
+    let gradients = upstream
+        .as_ref()
+        .map(|upstream| upstream.gradients(&stream, shape, &options, &plan, request.qkv.inputs(), &answer))
+        .transpose()?;
     if args.check {
-        say(&check::check(&request, &options, &answer)?)?;
+        say(&check::check(&request, &options, &answer, upstream.as_ref().zip(gradients.as_ref()))?)?;
     }
-    output.write(&contents(args.method, &stream, &request, &options, &planning, &answer))
+    let mut contents = contents(args.method, &stream, &request, &options, &planning, &answer);
+    if let Some(gradients) = &gradients {
+        gradients.add_to(&mut contents, shape);
+    }
+    output.write(&contents)
 }
 
 fn run_hyper<T: Half + Into<f64>>(args: &Args, keys: &HyperKeys, file: &TensorFile, output: &OutputFile) -> Result<()> {

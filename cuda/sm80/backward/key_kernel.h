@@ -65,9 +65,9 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kTile.blocks)
   const ColumnWork work = column_work(args, block_index());
   if (!work.valid) return;
   auto& smem = shared<typename Traits::Shared>();
-  const int warp = thread_index() / 32;
-  const int group = warp % kColumnGroups;
-  const bool makes_dv = warp < kColumnGroups;
+  // At head dim 256 registers are short: what is cheap to find is found anew, or lies in shared memory.
+  const int group = thread_index() / 32 % kColumnGroups;
+  const bool makes_dv = thread_index() / 32 < kColumnGroups;
 
   if (thread_index() == 0) {
     smem.source.start(p, args.schedule, work.column, work.piece, work.pieces);
@@ -87,7 +87,7 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kTile.blocks)
   cp_async_commit();
 
   const ScoreRule rule = score_rule(p);
-  const int first_key = work.column.tile * kColumnKeys + group * kGroupRows;
+  const auto first_key = [&] { return smem.source.column.tile * kColumnKeys + group * kGroupRows; };
   Accumulator<Traits> acc = {};
 
   for (int step = 0; smem.slots[step % Traits::kQueryTiles].row[0] >= 0; ++step) {
@@ -96,7 +96,8 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kTile.blocks)
     // This tile has landed for everyone, and everyone has left the other stage and the probabilities.
     cp_async_wait<0>();
     sync_threads();
-    load_query_slots<Traits>(smem, args, work.column.batch, stage ^ 1, smem.slots[(step + 1) % Traits::kQueryTiles]);
+    load_query_slots<Traits>(smem, args, smem.source.column.batch, stage ^ 1,
+                             smem.slots[(step + 1) % Traits::kQueryTiles]);
     cp_async_commit();
     if (thread_index() == 0) {
       smem.source.next(p, args.schedule, smem.slots[(step + 2) % Traits::kQueryTiles]);
@@ -112,7 +113,8 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kTile.blocks)
       row_products<kDim, kSteps>(products, keys, first_rows, slot * kGroupRows);
       const int turn = 1 + slot * kColumnGroups + group;
       if (makes_dv) {
-        slot_probabilities<Traits>(products, smem, p, rule, stage, slot, slots.row[slot] - p.plan.row_shift, first_key);
+        slot_probabilities<Traits>(products, smem, p, rule, stage, slot, slots.row[slot] - p.plan.row_shift,
+                                   first_key());
         named_barrier_arrive(turn, 64);
       } else {
         named_barrier_sync(turn, 64);
@@ -124,7 +126,7 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kTile.blocks)
     }
   }
   cp_async_wait<0>();
-  write_column<Traits>(args, work, acc, makes_dv, first_key);
+  write_column<Traits>(args, column_work(args, block_index()), acc, makes_dv, first_key());
 }
 
 }  // namespace sm80
