@@ -11,7 +11,7 @@ namespace LACUNA_NS {
 namespace {
 
 template <int kHeadDim>
-void describe(const lacuna_gather_plan& plan, lacuna_forward_config* config) {
+void describe(lacuna_forward_config* config) {
   using Traits = sm80::GatherTraits<kHeadDim, BFloat16>;
   config->family = LACUNA_FAMILY_PORTABLE;
   config->heads = 1;
@@ -19,7 +19,7 @@ void describe(const lacuna_gather_plan& plan, lacuna_forward_config* config) {
   config->tile_q = Traits::kTileRows;
   config->tile_k = Traits::kTileKeys;
   config->threads = Traits::kThreads;
-  config->smem_bytes = static_cast<int32_t>(Traits::smem_bytes(plan));
+  config->smem_bytes = static_cast<int32_t>(sizeof(typename Traits::Shared));
 }
 
 bool finite(float x) { return x - x == 0.0f; }
@@ -33,19 +33,19 @@ int32_t gather_config(const lacuna_gather_forward_params* params, lacuna_forward
   *config = {};
   switch (shape.head_dim) {
     case 32:
-      describe<32>(params->plan, config);
+      describe<32>(config);
       break;
     case 64:
-      describe<64>(params->plan, config);
+      describe<64>(config);
       break;
     case 96:
-      describe<96>(params->plan, config);
+      describe<96>(config);
       break;
     case 128:
-      describe<128>(params->plan, config);
+      describe<128>(config);
       break;
     case 256:
-      describe<256>(params->plan, config);
+      describe<256>(config);
       break;
     default:
       return set_error(LACUNA_UNSUPPORTED, "head_dim %d: the gather kernels serve 32, 64, 96, 128 and 256",

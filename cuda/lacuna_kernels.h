@@ -338,10 +338,7 @@ typedef struct lacuna_block_max_params {
 // A pair of query rows and key rows in sorted order. Key block j holds places [j * block_size, (j + 1) * block_size) of
 // the sorted keys; with B such blocks, query block j holds places [j * s, (j + 1) * s) of the sorted queries,
 // s = ceil(queries / B). A query attends the keys of its own number's block, and each sample that lies in another block
-// with the log-weight ln(keys / samples), or one of its own.
-//
-// Exact keys are those of rows [0, sinks), which every query of a pair attends once, and, causal, those less than
-// `window` rows before a query, which its leaf attends unless they are sinks. They belong to no block and no sample.
+// with the log-weight ln(keys / samples).
 //
 // causal == 0: one pair, of all queries and all keys; levels is 1.
 // causal == 1 (needs q_len == kv_len): the tokens [0, q_len) are node 1 of a binary tree. A node of n tokens with
@@ -355,16 +352,13 @@ typedef struct lacuna_gather_plan {
   int32_t block_size;   // keys of a block, >= 1
   int32_t samples;      // of a pair and KV head, >= 0
   int32_t min_seq_len;  // causal: >= 1
-  int32_t sinks;        // >= 0
-  int32_t window;       // >= 0; 0 when not causal
   int32_t reserved;
   int32_t* q_order;  // [levels, batch, q_heads, q_len] query rows; a pair's at the places of its tokens
   int32_t* k_order;  // [levels, batch, kv_heads, kv_len] key rows; a pair's at the places of its tokens
   int32_t*
-      sample_places;      // [nodes, batch, kv_heads, samples] places in the pair's sorted keys, counted from its first;
-                          // nodes = 2^levels - 1, of pair i at index i - 1. Places outside are attended by nobody
-  int32_t* sample_rows;   // as sample_places: the key rows there
-  float* sample_weights;  // as sample_places: log-weights; null: ln(keys / samples)
+      sample_places;     // [nodes, batch, kv_heads, samples] places in the pair's sorted keys, counted from its first;
+                         // nodes = 2^levels - 1, of pair i at index i - 1. Places outside are attended by nobody
+  int32_t* sample_rows;  // as sample_places: the key rows there
 } lacuna_gather_plan;
 
 typedef enum lacuna_bucket_order {
@@ -372,20 +366,9 @@ typedef enum lacuna_bucket_order {
   LACUNA_BUCKETS_COMPAT = 1  // by code ^ code >> 1, as published
 } lacuna_bucket_order;
 
-// How the samples of a pair are drawn: x0 is the first word of Philox4x32-10 of the counter (i, KV head, node, "samp")
-// under the key `seed`, low word first; the node is 0 when not causal. All draws but the first kind need sample_weights
-// or have the weight of the first.
-typedef enum lacuna_sampling {
-  LACUNA_SAMPLING_UNIFORM = 0,     // sample i at floor(x0 * keys / 2^32)
-  LACUNA_SAMPLING_DISTINCT = 1,    // no place twice: sample i at the i-th place of a permutation; samples beyond the
-                                   // keys are absent, weights are ln(keys / min(samples, keys))
-  LACUNA_SAMPLING_STRATIFIED = 2,  // at floor((i + x0 / 2^32) * keys / samples): one in each part of the sorted keys
-  LACUNA_SAMPLING_VALUES = 3       // even ones as uniform, odd ones by v_weights: the first place with a sum of weights
-                                   // up to it above floor(x0 * sum / 2^32); the weight is 1 / the draws that a key
-                                   // has on average
-} lacuna_sampling;
-
-// Fills a gather plan: bit j of a row's code is x . P_j > 0, rows are sorted by bucket, stably.
+// Fills a gather plan: bit j of a row's code is x . P_j > 0, rows are sorted by bucket, stably. Sample i of a pair is
+// floor(x0 * keys / 2^32), x0 being the first word of Philox4x32-10 of the counter (i, KV head, node, "samp") under the
+// key `seed`, low word first; the node is 0 when not causal.
 typedef struct lacuna_hyper_plan_params {
   lacuna_shape shape;  // kv_lens, cu_seqlens and block_table absent
   lacuna_gather_plan plan;
@@ -393,20 +376,14 @@ typedef struct lacuna_hyper_plan_params {
   int32_t bucket_order;  // lacuna_bucket_order
   int32_t center;        // 1: x minus the mean of its head is hashed
   int32_t draw;          // 1: sample_places are drawn; 0: they are given, and sample_rows alone is written
-  int32_t sampling;      // lacuna_sampling; given places are uniform ones
-  int32_t reserved;
   uint64_t seed;
   const void* q;  // [batch, q_heads, q_len, head_dim]
   const void* k;  // [batch, kv_heads, kv_len, head_dim]
-  const void* v;  // as k; read for LACUNA_SAMPLING_VALUES alone
   lacuna_strides q_stride;
   lacuna_strides k_stride;
-  lacuna_strides v_stride;
   const float* directions;  // [head_dim, projections] contiguous: P
   uint16_t* q_ranks;        // [batch, q_heads, q_len] places of the rows' buckets
   uint16_t* k_ranks;        // [batch, kv_heads, kv_len]
-  uint16_t* v_weights;      // [batch, kv_heads, kv_len] LACUNA_SAMPLING_VALUES: norms of the rows of v, the head's
-                            // largest being min(65535, floor((2^32 - 1) / kv_len)), rounded
   void* scratch;            // hyper_sizes, aligned to 16 bytes; any contents, free once the work is done
   uint64_t scratch_bytes;
 } lacuna_hyper_plan_params;

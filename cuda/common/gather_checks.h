@@ -28,9 +28,6 @@ inline int32_t check_gather_plan(const lacuna_gather_plan& p, const lacuna_shape
   LACUNA_REQUIRE(p.levels == levels, "levels must be %d for this call, got %d", levels, p.levels);
   LACUNA_REQUIRE(p.block_size >= 1 && p.block_size <= kMax, "block_size must be in 1..=2^30, got %d", p.block_size);
   LACUNA_REQUIRE(p.samples >= 0 && p.samples <= kMax, "samples must be in 0..=2^30, got %d", p.samples);
-  LACUNA_REQUIRE(p.sinks >= 0 && p.sinks <= kMax, "sinks must be in 0..=2^30, got %d", p.sinks);
-  LACUNA_REQUIRE(p.window >= 0 && p.window <= kMax && (p.window == 0 || p.causal == 1),
-                 "window must be in 0..=2^30, and 0 when not causal, got %d", p.window);
   LACUNA_REQUIRE(p.q_order != nullptr && p.k_order != nullptr, "q_order or k_order is null");
   LACUNA_REQUIRE(p.samples == 0 || (p.sample_places != nullptr && p.sample_rows != nullptr),
                  "sample_places or sample_rows is null");

@@ -17,8 +17,6 @@ int32_t check_sizes(const lacuna_hyper_plan_params& p) {
   LACUNA_REQUIRE(p.plan.samples >= 0 && p.plan.samples <= kMax, "samples must be in 0..=2^30, got %d", p.plan.samples);
   LACUNA_REQUIRE(p.projections >= 1 && p.projections <= kMostProjections, "projections must be in 1..=%d, got %d",
                  kMostProjections, p.projections);
-  LACUNA_REQUIRE(p.sampling >= LACUNA_SAMPLING_UNIFORM && p.sampling <= LACUNA_SAMPLING_VALUES,
-                 "sampling must be in 0..=%d, got %d", LACUNA_SAMPLING_VALUES, p.sampling);
   return LACUNA_OK;
 }
 
@@ -63,9 +61,6 @@ uint64_t lay_out(const lacuna_hyper_plan_params& p, int levels, Scratch& scratch
   const bool spare = scratch.passes > 1;
   scratch.q_spare = reinterpret_cast<int32_t*>(take(spare ? levels * scratch.q.heads * shape.q_len : 0));
   scratch.k_spare = reinterpret_cast<int32_t*>(take(spare ? levels * scratch.k.heads * shape.kv_len : 0));
-  const int64_t values = p.sampling == LACUNA_SAMPLING_VALUES ? scratch.k.heads * shape.kv_len : 0;
-  scratch.norms = reinterpret_cast<float*>(take(values));
-  scratch.value_sums = reinterpret_cast<uint32_t*>(take(levels * values));
   return bytes;
 }
 
@@ -94,14 +89,6 @@ int32_t hyper_plan(const lacuna_hyper_plan_params* params, void* stream) {
   LACUNA_REQUIRE(
       p.q != nullptr && p.k != nullptr && p.directions != nullptr && p.q_ranks != nullptr && p.k_ranks != nullptr,
       "q, k, directions, q_ranks or k_ranks is null");
-  const bool weighted = p.sampling == LACUNA_SAMPLING_DISTINCT || p.sampling == LACUNA_SAMPLING_VALUES;
-  LACUNA_REQUIRE(p.draw == 1 || p.sampling == LACUNA_SAMPLING_UNIFORM,
-                 "given samples are uniform ones, got sampling %d", p.sampling);
-  LACUNA_REQUIRE(weighted == (p.plan.sample_weights != nullptr) || p.plan.samples == 0,
-                 "sample_weights belong to sampling %d and %d, got sampling %d", LACUNA_SAMPLING_DISTINCT,
-                 LACUNA_SAMPLING_VALUES, p.sampling);
-  LACUNA_REQUIRE(p.sampling != LACUNA_SAMPLING_VALUES || (p.v != nullptr && p.v_weights != nullptr),
-                 "v or v_weights is null");
   Scratch scratch;
   const uint64_t needed = lay_out(p, p.plan.levels, scratch);
   LACUNA_REQUIRE(p.scratch != nullptr && reinterpret_cast<uintptr_t>(p.scratch) % 16 == 0 && p.scratch_bytes >= needed,
@@ -110,9 +97,7 @@ int32_t hyper_plan(const lacuna_hyper_plan_params* params, void* stream) {
   if (p.center != 0) LACUNA_CHECK(launch_means(p, scratch, stream));
   LACUNA_CHECK(launch_hash(p, scratch, stream));
   LACUNA_CHECK(launch_sort(p, scratch, stream));
-  if (p.plan.samples == 0) return LACUNA_OK;
-  if (p.sampling == LACUNA_SAMPLING_VALUES) LACUNA_CHECK(launch_values(p, scratch, stream));
-  return launch_samples(p, scratch, stream);
+  return p.plan.samples > 0 ? launch_samples(p, stream) : static_cast<int32_t>(LACUNA_OK);
 }
 
 }  // namespace LACUNA_NS

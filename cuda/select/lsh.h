@@ -1,5 +1,5 @@
-// The steps of hyper_plan: means, hash, sort, weights of values, samples. Each is a file of its own;
-// select/hyper_plan.cu checks the request and runs them in order.
+// The steps of hyper_plan: means, hash, sort, samples. Each is a file of its own; select/hyper_plan.cu checks the
+// request and runs them in order.
 #pragma once
 
 #include "common/gather_tree.h"
@@ -28,22 +28,19 @@ struct Side {
 struct Scratch {
   Side q;
   Side k;
-  int passes;            // of the sort
-  int bits;              // of a pass
-  float* sums;           // [heads of q, ceil(q_len / kMeanRows), head_dim], then those of k
-  float* means;          // [heads of q, head_dim], then those of k
-  int32_t* counts;       // [heads of q, chunks, buckets], then those of k
-  int32_t* q_spare;      // as q_order: the order between two passes
-  int32_t* k_spare;      // as k_order
-  float* norms;          // [heads of k, kv_len] of the rows of v
-  uint32_t* value_sums;  // as k_order: of the weights of the values up to each place
+  int passes;        // of the sort
+  int bits;          // of a pass
+  float* sums;       // [heads of q, ceil(q_len / kMeanRows), head_dim], then those of k
+  float* means;      // [heads of q, head_dim], then those of k
+  int32_t* counts;   // [heads of q, chunks, buckets], then those of k
+  int32_t* q_spare;  // as q_order: the order between two passes
+  int32_t* k_spare;  // as k_order
 };
 
 int32_t launch_means(const lacuna_hyper_plan_params& params, const Scratch& scratch, void* stream);
 int32_t launch_hash(const lacuna_hyper_plan_params& params, const Scratch& scratch, void* stream);
 int32_t launch_sort(const lacuna_hyper_plan_params& params, const Scratch& scratch, void* stream);
-int32_t launch_values(const lacuna_hyper_plan_params& params, const Scratch& scratch, void* stream);
-int32_t launch_samples(const lacuna_hyper_plan_params& params, const Scratch& scratch, void* stream);
+int32_t launch_samples(const lacuna_hyper_plan_params& params, void* stream);
 
 }  // namespace lsh
 }  // namespace LACUNA_NS

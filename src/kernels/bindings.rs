@@ -988,10 +988,7 @@ impl Default for lacuna_block_max_params {
 /// A pair of query rows and key rows in sorted order. Key block j holds places [j * block_size, (j + 1) * block_size) of
 /// the sorted keys; with B such blocks, query block j holds places [j * s, (j + 1) * s) of the sorted queries,
 /// s = ceil(queries / B). A query attends the keys of its own number's block, and each sample that lies in another block
-/// with the log-weight ln(keys / samples), or one of its own.
-///
-/// Exact keys are those of rows [0, sinks), which every query of a pair attends once, and, causal, those less than
-/// `window` rows before a query, which its leaf attends unless they are sinks. They belong to no block and no sample.
+/// with the log-weight ln(keys / samples).
 ///
 /// causal == 0: one pair, of all queries and all keys; levels is 1.
 /// causal == 1 (needs q_len == kv_len): the tokens [0, q_len) are node 1 of a binary tree. A node of n tokens with
@@ -1010,10 +1007,6 @@ pub struct lacuna_gather_plan {
     pub samples: i32,
     /// causal: >= 1
     pub min_seq_len: i32,
-    /// >= 0
-    pub sinks: i32,
-    /// >= 0; 0 when not causal
-    pub window: i32,
     pub reserved: i32,
     /// [levels, batch, q_heads, q_len] query rows; a pair's at the places of its tokens
     pub q_order: *mut i32,
@@ -1024,12 +1017,10 @@ pub struct lacuna_gather_plan {
     pub sample_places: *mut i32,
     /// as sample_places: the key rows there
     pub sample_rows: *mut i32,
-    /// as sample_places: log-weights; null: ln(keys / samples)
-    pub sample_weights: *mut f32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_gather_plan"][::core::mem::size_of::<lacuna_gather_plan>() - 72usize];
+    ["Size of lacuna_gather_plan"][::core::mem::size_of::<lacuna_gather_plan>() - 56usize];
     ["Alignment of lacuna_gather_plan"][::core::mem::align_of::<lacuna_gather_plan>() - 8usize];
     ["Offset of field: lacuna_gather_plan::causal"][::core::mem::offset_of!(lacuna_gather_plan, causal) - 0usize];
     ["Offset of field: lacuna_gather_plan::levels"][::core::mem::offset_of!(lacuna_gather_plan, levels) - 4usize];
@@ -1038,17 +1029,13 @@ const _: () = {
     ["Offset of field: lacuna_gather_plan::samples"][::core::mem::offset_of!(lacuna_gather_plan, samples) - 12usize];
     ["Offset of field: lacuna_gather_plan::min_seq_len"]
         [::core::mem::offset_of!(lacuna_gather_plan, min_seq_len) - 16usize];
-    ["Offset of field: lacuna_gather_plan::sinks"][::core::mem::offset_of!(lacuna_gather_plan, sinks) - 20usize];
-    ["Offset of field: lacuna_gather_plan::window"][::core::mem::offset_of!(lacuna_gather_plan, window) - 24usize];
-    ["Offset of field: lacuna_gather_plan::reserved"][::core::mem::offset_of!(lacuna_gather_plan, reserved) - 28usize];
-    ["Offset of field: lacuna_gather_plan::q_order"][::core::mem::offset_of!(lacuna_gather_plan, q_order) - 32usize];
-    ["Offset of field: lacuna_gather_plan::k_order"][::core::mem::offset_of!(lacuna_gather_plan, k_order) - 40usize];
+    ["Offset of field: lacuna_gather_plan::reserved"][::core::mem::offset_of!(lacuna_gather_plan, reserved) - 20usize];
+    ["Offset of field: lacuna_gather_plan::q_order"][::core::mem::offset_of!(lacuna_gather_plan, q_order) - 24usize];
+    ["Offset of field: lacuna_gather_plan::k_order"][::core::mem::offset_of!(lacuna_gather_plan, k_order) - 32usize];
     ["Offset of field: lacuna_gather_plan::sample_places"]
-        [::core::mem::offset_of!(lacuna_gather_plan, sample_places) - 48usize];
+        [::core::mem::offset_of!(lacuna_gather_plan, sample_places) - 40usize];
     ["Offset of field: lacuna_gather_plan::sample_rows"]
-        [::core::mem::offset_of!(lacuna_gather_plan, sample_rows) - 56usize];
-    ["Offset of field: lacuna_gather_plan::sample_weights"]
-        [::core::mem::offset_of!(lacuna_gather_plan, sample_weights) - 64usize];
+        [::core::mem::offset_of!(lacuna_gather_plan, sample_rows) - 48usize];
 };
 impl Default for lacuna_gather_plan {
     fn default() -> Self {
@@ -1064,22 +1051,9 @@ pub const LACUNA_BUCKETS_GRAY: lacuna_bucket_order = 0;
 /// by code ^ code >> 1, as published
 pub const LACUNA_BUCKETS_COMPAT: lacuna_bucket_order = 1;
 pub type lacuna_bucket_order = i32;
-/// sample i at floor(x0 * keys / 2^32)
-pub const LACUNA_SAMPLING_UNIFORM: lacuna_sampling = 0;
-/// no place twice: sample i at the i-th place of a permutation; samples beyond the
-/// keys are absent, weights are ln(keys / min(samples, keys))
-pub const LACUNA_SAMPLING_DISTINCT: lacuna_sampling = 1;
-/// at floor((i + x0 / 2^32) * keys / samples): one in each part of the sorted keys
-pub const LACUNA_SAMPLING_STRATIFIED: lacuna_sampling = 2;
-/// even ones as uniform, odd ones by v_weights: the first place with a sum of weights
-/// up to it above floor(x0 * sum / 2^32); the weight is 1 / the draws that a key
-/// has on average
-pub const LACUNA_SAMPLING_VALUES: lacuna_sampling = 3;
-/// How the samples of a pair are drawn: x0 is the first word of Philox4x32-10 of the counter (i, KV head, node, "samp")
-/// under the key `seed`, low word first; the node is 0 when not causal. All draws but the first kind need sample_weights
-/// or have the weight of the first.
-pub type lacuna_sampling = i32;
-/// Fills a gather plan: bit j of a row's code is x . P_j > 0, rows are sorted by bucket, stably.
+/// Fills a gather plan: bit j of a row's code is x . P_j > 0, rows are sorted by bucket, stably. Sample i of a pair is
+/// floor(x0 * keys / 2^32), x0 being the first word of Philox4x32-10 of the counter (i, KV head, node, "samp") under the
+/// key `seed`, low word first; the node is 0 when not causal.
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct lacuna_hyper_plan_params {
@@ -1094,75 +1068,57 @@ pub struct lacuna_hyper_plan_params {
     pub center: i32,
     /// 1: sample_places are drawn; 0: they are given, and sample_rows alone is written
     pub draw: i32,
-    /// lacuna_sampling; given places are uniform ones
-    pub sampling: i32,
-    pub reserved: i32,
     pub seed: u64,
     /// [batch, q_heads, q_len, head_dim]
     pub q: *const ::core::ffi::c_void,
     /// [batch, kv_heads, kv_len, head_dim]
     pub k: *const ::core::ffi::c_void,
-    /// as k; read for LACUNA_SAMPLING_VALUES alone
-    pub v: *const ::core::ffi::c_void,
     pub q_stride: lacuna_strides,
     pub k_stride: lacuna_strides,
-    pub v_stride: lacuna_strides,
     /// [head_dim, projections] contiguous: P
     pub directions: *const f32,
     /// [batch, q_heads, q_len] places of the rows' buckets
     pub q_ranks: *mut u16,
     /// [batch, kv_heads, kv_len]
     pub k_ranks: *mut u16,
-    /// [batch, kv_heads, kv_len] LACUNA_SAMPLING_VALUES: norms of the rows of v, the head's
-    /// largest being min(65535, floor((2^32 - 1) / kv_len)), rounded
-    pub v_weights: *mut u16,
     /// hyper_sizes, aligned to 16 bytes; any contents, free once the work is done
     pub scratch: *mut ::core::ffi::c_void,
     pub scratch_bytes: u64,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_hyper_plan_params"][::core::mem::size_of::<lacuna_hyper_plan_params>() - 336usize];
+    ["Size of lacuna_hyper_plan_params"][::core::mem::size_of::<lacuna_hyper_plan_params>() - 272usize];
     ["Alignment of lacuna_hyper_plan_params"][::core::mem::align_of::<lacuna_hyper_plan_params>() - 8usize];
     ["Offset of field: lacuna_hyper_plan_params::shape"]
         [::core::mem::offset_of!(lacuna_hyper_plan_params, shape) - 0usize];
     ["Offset of field: lacuna_hyper_plan_params::plan"]
         [::core::mem::offset_of!(lacuna_hyper_plan_params, plan) - 88usize];
     ["Offset of field: lacuna_hyper_plan_params::projections"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, projections) - 160usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, projections) - 144usize];
     ["Offset of field: lacuna_hyper_plan_params::bucket_order"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, bucket_order) - 164usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, bucket_order) - 148usize];
     ["Offset of field: lacuna_hyper_plan_params::center"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, center) - 168usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, center) - 152usize];
     ["Offset of field: lacuna_hyper_plan_params::draw"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, draw) - 172usize];
-    ["Offset of field: lacuna_hyper_plan_params::sampling"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, sampling) - 176usize];
-    ["Offset of field: lacuna_hyper_plan_params::reserved"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, reserved) - 180usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, draw) - 156usize];
     ["Offset of field: lacuna_hyper_plan_params::seed"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, seed) - 184usize];
-    ["Offset of field: lacuna_hyper_plan_params::q"][::core::mem::offset_of!(lacuna_hyper_plan_params, q) - 192usize];
-    ["Offset of field: lacuna_hyper_plan_params::k"][::core::mem::offset_of!(lacuna_hyper_plan_params, k) - 200usize];
-    ["Offset of field: lacuna_hyper_plan_params::v"][::core::mem::offset_of!(lacuna_hyper_plan_params, v) - 208usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, seed) - 160usize];
+    ["Offset of field: lacuna_hyper_plan_params::q"][::core::mem::offset_of!(lacuna_hyper_plan_params, q) - 168usize];
+    ["Offset of field: lacuna_hyper_plan_params::k"][::core::mem::offset_of!(lacuna_hyper_plan_params, k) - 176usize];
     ["Offset of field: lacuna_hyper_plan_params::q_stride"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, q_stride) - 216usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, q_stride) - 184usize];
     ["Offset of field: lacuna_hyper_plan_params::k_stride"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, k_stride) - 240usize];
-    ["Offset of field: lacuna_hyper_plan_params::v_stride"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, v_stride) - 264usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, k_stride) - 208usize];
     ["Offset of field: lacuna_hyper_plan_params::directions"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, directions) - 288usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, directions) - 232usize];
     ["Offset of field: lacuna_hyper_plan_params::q_ranks"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, q_ranks) - 296usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, q_ranks) - 240usize];
     ["Offset of field: lacuna_hyper_plan_params::k_ranks"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, k_ranks) - 304usize];
-    ["Offset of field: lacuna_hyper_plan_params::v_weights"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, v_weights) - 312usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, k_ranks) - 248usize];
     ["Offset of field: lacuna_hyper_plan_params::scratch"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, scratch) - 320usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, scratch) - 256usize];
     ["Offset of field: lacuna_hyper_plan_params::scratch_bytes"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, scratch_bytes) - 328usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, scratch_bytes) - 264usize];
 };
 impl Default for lacuna_hyper_plan_params {
     fn default() -> Self {
@@ -1223,40 +1179,40 @@ pub struct lacuna_gather_forward_params {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_gather_forward_params"][::core::mem::size_of::<lacuna_gather_forward_params>() - 344usize];
+    ["Size of lacuna_gather_forward_params"][::core::mem::size_of::<lacuna_gather_forward_params>() - 328usize];
     ["Alignment of lacuna_gather_forward_params"][::core::mem::align_of::<lacuna_gather_forward_params>() - 8usize];
     ["Offset of field: lacuna_gather_forward_params::shape"]
         [::core::mem::offset_of!(lacuna_gather_forward_params, shape) - 0usize];
     ["Offset of field: lacuna_gather_forward_params::plan"]
         [::core::mem::offset_of!(lacuna_gather_forward_params, plan) - 88usize];
     ["Offset of field: lacuna_gather_forward_params::q"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, q) - 160usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, q) - 144usize];
     ["Offset of field: lacuna_gather_forward_params::k"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, k) - 168usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, k) - 152usize];
     ["Offset of field: lacuna_gather_forward_params::v"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, v) - 176usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, v) - 160usize];
     ["Offset of field: lacuna_gather_forward_params::out"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, out) - 184usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, out) - 168usize];
     ["Offset of field: lacuna_gather_forward_params::lse"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, lse) - 192usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, lse) - 176usize];
     ["Offset of field: lacuna_gather_forward_params::q_stride"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, q_stride) - 200usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, q_stride) - 184usize];
     ["Offset of field: lacuna_gather_forward_params::k_stride"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, k_stride) - 224usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, k_stride) - 208usize];
     ["Offset of field: lacuna_gather_forward_params::v_stride"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, v_stride) - 248usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, v_stride) - 232usize];
     ["Offset of field: lacuna_gather_forward_params::out_stride"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, out_stride) - 272usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, out_stride) - 256usize];
     ["Offset of field: lacuna_gather_forward_params::lse_stride"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, lse_stride) - 296usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, lse_stride) - 280usize];
     ["Offset of field: lacuna_gather_forward_params::scale"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, scale) - 320usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, scale) - 304usize];
     ["Offset of field: lacuna_gather_forward_params::reserved"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, reserved) - 324usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, reserved) - 308usize];
     ["Offset of field: lacuna_gather_forward_params::partial_out"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, partial_out) - 328usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, partial_out) - 312usize];
     ["Offset of field: lacuna_gather_forward_params::partial_lse"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, partial_lse) - 336usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, partial_lse) - 320usize];
 };
 impl Default for lacuna_gather_forward_params {
     fn default() -> Self {

@@ -23,8 +23,6 @@ pub struct Row {
     pub bias: f64,
     /// Of that mean, from the spread over seeds.
     pub standard_error: f64,
-    /// Mean and standard error of the difference to the published weights over the same draws; kernels have none.
-    pub difference: Option<[f64; 2]>,
 }
 
 /// `config` on a source, not causal, by the kernels and by every [`Weights`].
@@ -54,12 +52,7 @@ pub fn full(
     }
     let names = Weights::ALL.into_iter().map(|weights| weights.name().to_owned());
     let names = std::iter::once("lacuna's kernel, full".to_owned()).chain(names);
-    let mut rows: Vec<Row> = names.zip(&samples).map(|(name, samples)| row(name, source.name, samples)).collect();
-    for (row, of_row) in rows.iter_mut().zip(&samples).skip(2) {
-        let (mean, error) = mean_and_error(&of_row.iter().zip(&samples[1]).map(|(x, y)| x - y).collect::<Vec<_>>());
-        row.difference = Some([mean, error]);
-    }
-    Ok(rows)
+    Ok(names.zip(&samples).map(|(name, samples)| row(name, source.name, samples)).collect())
 }
 
 /// `config` on a source, by the kernels.
@@ -87,15 +80,10 @@ pub fn kernel(
 }
 
 fn row(estimator: String, source: &'static str, samples: &[f64]) -> Row {
-    let (bias, standard_error) = mean_and_error(samples);
-    Row { estimator, source, bias, standard_error, difference: None }
-}
-
-fn mean_and_error(samples: &[f64]) -> (f64, f64) {
     let n = samples.len() as f64;
     let mean = samples.iter().sum::<f64>() / n;
     let variance = samples.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / (n - 1.0).max(1.0);
-    (mean, (variance / n).sqrt())
+    Row { estimator, source, bias: mean, standard_error: (variance / n).sqrt() }
 }
 
 #[derive(Debug, Clone, Default)]

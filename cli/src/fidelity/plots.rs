@@ -2,6 +2,7 @@
 
 use super::Results;
 use crate::failure::{Failure, Result};
+use plotters::coord::combinators::IntoLogRange;
 use plotters::prelude::*;
 
 /// Pixels of a drawing.
@@ -47,8 +48,7 @@ fn operator_error(results: &Results) -> Result<String> {
     chart(
         &lines,
         ["density: (query, key) pairs attended, of all visible ones", "operator error, median over heads"],
-        &|y| format!("{y:.2}"),
-        0.0,
+        &|y| format!("{y:.3}"),
         None,
     )
 }
@@ -70,8 +70,7 @@ fn quality(results: &Results) -> Result<String> {
     }
     let dense = results.language.first().map(|row| row.bits_per_byte);
     let titles = ["density: (query, key) pairs attended, of all causal pairs", "bits per byte (lower is better)"];
-    let lowest = results.language.iter().map(|row| row.bits_per_byte).fold(f64::INFINITY, f64::min);
-    chart(&lines, titles, &|y| format!("{y:.2}"), lowest - 0.01, dense)
+    chart(&lines, titles, &|y| format!("{y:.2}"), dense)
 }
 
 fn failed<E: std::fmt::Display>(error: E) -> Failure {
@@ -82,15 +81,9 @@ fn font(size: i32, color: &RGBColor) -> TextStyle<'static> {
     ("sans-serif", size).into_font().color(color)
 }
 
-fn chart(
-    lines: &[Line],
-    titles: [&str; 2],
-    y_label: &dyn Fn(f64) -> String,
-    low: f64,
-    dense: Option<f64>,
-) -> Result<String> {
+fn chart(lines: &[Line], titles: [&str; 2], y_label: &dyn Fn(f64) -> String, dense: Option<f64>) -> Result<String> {
     let mut svg = String::new();
-    draw_chart(&mut svg, lines, titles, y_label, low, dense).map_err(failed)?;
+    draw_chart(&mut svg, lines, titles, y_label, dense).map_err(failed)?;
     Ok(svg)
 }
 
@@ -99,19 +92,19 @@ fn draw_chart(
     lines: &[Line],
     titles: [&str; 2],
     y_label: &dyn Fn(f64) -> String,
-    low: f64,
     dense: Option<f64>,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let points = || lines.iter().flat_map(|line| line.points.iter().copied());
     let right = points().fold(10.0, |most: f64, (x, _)| most.max(x)) * 1.06;
-    let high = points().map(|(_, y)| y).chain(dense).fold(low, f64::max);
+    let heights = || points().map(|(_, y)| y).chain(dense);
+    let (low, high) = heights().fold((f64::INFINITY, 0.0), |(low, high): (f64, f64), y| (low.min(y), high.max(y)));
     let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     area.fill(&PAPER)?;
     let mut chart = ChartBuilder::on(&area)
         .margin(14)
         .x_label_area_size(48)
         .y_label_area_size(64)
-        .build_cartesian_2d(0.0..right, low..high + 0.05 * (high - low))?;
+        .build_cartesian_2d(0.0..right, (low * 0.95..high * 1.05).log_scale())?;
     chart
         .configure_mesh()
         .disable_x_mesh()
@@ -210,7 +203,7 @@ fn draw_bias(svg: &mut String, results: &Results) -> Result<(), Box<dyn std::err
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
+        .position(SeriesLabelPosition::LowerRight)
         .label_font(font(14, &INK))
         .border_style(LINE)
         .background_style(PAPER)

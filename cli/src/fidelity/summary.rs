@@ -88,17 +88,13 @@ fn condition_rows(results: &Results) -> Vec<Vec<String>> {
 
 fn bias_rows(results: &Results) -> Vec<Vec<String>> {
     let sources = results.bias_sources();
-    let heads = std::iter::once("estimator").chain(sources.iter().copied()).map(str::to_owned);
-    let mut rows = vec![heads.chain([format!("{} beyond published", sources[0])]).collect::<Vec<_>>()];
+    let mut rows = vec![std::iter::once("estimator").chain(sources.iter().copied()).map(str::to_owned).collect()];
     for name in results.estimators() {
         let mut line = vec![name.to_owned()];
-        let find = |source| results.bias.iter().find(|row| row.estimator == name && row.source == source);
-        let cell = |mean: f64, error: f64| format!("{mean:+.4} ± {error:.4}");
         for source in &sources {
-            line.push(find(*source).map_or(String::new(), |row| cell(row.bias, row.standard_error)));
+            let found = results.bias.iter().find(|row| row.estimator == name && row.source == *source);
+            line.push(found.map_or(String::new(), |row| format!("{:+.4} ± {:.4}", row.bias, row.standard_error)));
         }
-        let difference = find(sources[0]).and_then(|row| row.difference);
-        line.push(difference.map_or(String::new(), |[mean, error]| cell(mean, error)));
         rows.push(line);
     }
     rows

@@ -15,15 +15,16 @@ namespace sm80 {
 
 // Writes down tile `tile`, to which this thread adds `row`. Called by the warps of the first kTileKeys threads.
 template <class Traits, class Keys>
-__device__ __forceinline__ void list_tile(typename Traits::Shared& smem, typename Traits::Extras& extras,
-                                          const Keys& keys, int tile, int row) {
+__device__ __forceinline__ void list_tile(typename Traits::Shared& smem, const Keys& keys, int tile, int row) {
   const int thread = thread_index();
   smem.key_rows[tile % Traits::kStages][thread] = row;
   const uint32_t present = ballot(row >= 0);
   auto& to = smem.keys[tile % Traits::kKeyTiles];
   if (thread % kWarpThreads == 0) to.present[thread / kWarpThreads] = present;
-  keys.add_extras(&extras[tile % Traits::kKeyTiles], tile, row);
-  if (thread == 0) keys.describe(to, tile);
+  if (thread == 0) {
+    to.weight = keys.weight_of(tile);
+    to.count = keys.count(tile);
+  }
 }
 
 // kRows rows of a tensor, by index, into a tile; absent ones become zeros.
@@ -54,16 +55,11 @@ struct KeyTensors {
   bool v_vectors;
 };
 
-// Adds the weights of the keys and hides those that are absent.
+// Adds the weight of the tile and hides what is absent.
 template <int kTileKeys>
-__device__ __forceinline__ void weigh_slot(float (&scores)[2][4], const TileKeys<kTileKeys>& keys,
-                                           const TileExtras<kTileKeys>& extras, int slot) {
+__device__ __forceinline__ void weigh_slot(float (&scores)[2][4], const TileKeys<kTileKeys>& keys, int slot) {
   const float weight = keys.weight;
-  if (keys.weighed) {
-    const float* const weights = extras.weights + slot * kSlotKeys + 2 * (thread_index() % 4);
-#pragma unroll
-    for (int i = 0; i < 8; ++i) scores[i >> 2][i & 3] += weights[8 * (i >> 2) + (i & 1)];
-  } else if (weight != 0.0f) {
+  if (weight != 0.0f) {
 #pragma unroll
     for (int i = 0; i < 8; ++i) scores[i >> 2][i & 3] += weight;
   }
@@ -73,31 +69,6 @@ __device__ __forceinline__ void weigh_slot(float (&scores)[2][4], const TileKeys
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
     if ((mine >> (8 * (i >> 2) + (i & 1)) & 1) == 0) scores[i >> 2][i & 3] = minus_infinity();
-  }
-}
-
-// Hides keys less than `window` rows before the query. `rows`: of the warp's queries.
-template <int kTileKeys>
-__device__ __forceinline__ void hide_window(float (&scores)[2][4], const TileExtras<kTileKeys>& extras, int slot,
-                                            const int* rows, int window) {
-  const int lane = thread_index() % kWarpThreads;
-  const int* const keys = extras.rows + slot * kSlotKeys + 2 * (lane % 4);
-#pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    if (rows[lane / 4 + 8 * (i >> 1 & 1)] - keys[8 * (i >> 2) + (i & 1)] < window)
-      scores[i >> 2][i & 3] = minus_infinity();
-  }
-}
-
-// Hides the first `outside` keys of a slot `window` rows or more before the query; `ahead` as below.
-__device__ __forceinline__ void hide_outside(float (&scores)[2][4], int ahead, int outside, int window) {
-  if (outside <= 0) return;
-  const int lane = thread_index() % kWarpThreads;
-#pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    const int key = 8 * (i >> 2) + 2 * (lane % 4) + (i & 1);
-    const int row = lane / 4 + 8 * (i >> 1 & 1);
-    if (key < outside && row - (ahead + key) >= window) scores[i >> 2][i & 3] = minus_infinity();
   }
 }
 
@@ -116,8 +87,8 @@ __device__ __forceinline__ void mask_future(float (&scores)[2][4], int ahead) {
 // Attention of the tile's query rows, of which smem.rows[0 .. 63] are written but not yet visible to all. kCausal:
 // query rows and keys stand for positions, tile row 0 at `ahead` of the first key.
 template <class Traits, bool kCausal, class Keys>
-__device__ __forceinline__ void attend(typename Traits::Shared& smem, typename Traits::Extras& extras,
-                                       const typename Traits::Element* q, int64_t q_stride, bool q_vectors,
+__device__ __forceinline__ void attend(typename Traits::Shared& smem, const typename Traits::Element* q,
+                                       int64_t q_stride, bool q_vectors,
                                        const KeyTensors<typename Traits::Element>& from, const Keys& keys,
                                        const ScoreRule& rule, int ahead, RowState& state, Accumulator<Traits>& acc) {
   constexpr int kDim = Traits::kHeadDim;
@@ -132,8 +103,8 @@ __device__ __forceinline__ void attend(typename Traits::Shared& smem, typename T
 
   int listed = -1;
   if (lists) {
-    list_tile<Traits>(smem, extras, keys, 0, keys.row(0));
-    list_tile<Traits>(smem, extras, keys, 1, keys.row(1));
+    list_tile<Traits>(smem, keys, 0, keys.row(0));
+    list_tile<Traits>(smem, keys, 1, keys.row(1));
     listed = keys.row(2);
   }
   sync_threads();
@@ -164,7 +135,7 @@ __device__ __forceinline__ void attend(typename Traits::Shared& smem, typename T
     if (smem.keys[(step + 1) % Traits::kKeyTiles].count > 0) load_tile(stage ^ 1, step + 1);
     cp_async_commit();
     if (lists) {
-      list_tile<Traits>(smem, extras, keys, step + 2, listed);
+      list_tile<Traits>(smem, keys, step + 2, listed);
       listed = keys.row(step + 3);
     }
     sync_warp();
@@ -172,8 +143,7 @@ __device__ __forceinline__ void attend(typename Traits::Shared& smem, typename T
     int slots = wanted ? (tile.count + kSlotKeys - 1) / kSlotKeys : 0;
     const int before = ahead + warp * kGroupRows - step * Traits::kTileKeys;  // keys of the tile before the warp's rows
     if constexpr (kCausal) {
-      const int last = before + kGroupRows - 1;
-      const int reached = last < 0 ? 0 : last / kSlotKeys + 1;
+      const int reached = before < 0 ? 0 : before / kSlotKeys + 1;
       slots = reached < slots ? reached : slots;
     }
     if (slots == 0) continue;
@@ -189,12 +159,8 @@ __device__ __forceinline__ void attend(typename Traits::Shared& smem, typename T
         }
         if constexpr (kCausal) {
           mask_future(scores[slot], slot * kSlotKeys - before);
-          hide_outside(scores[slot], slot * kSlotKeys - before,
-                       keys.outside - step * Traits::kTileKeys - slot * kSlotKeys, keys.window);
         } else {
-          const auto& extra = extras[step % Traits::kKeyTiles];
-          weigh_slot(scores[slot], tile, extra, slot);
-          if (tile.window > 0) hide_window(scores[slot], extra, slot, smem.rows + warp * kGroupRows, tile.window);
+          weigh_slot(scores[slot], tile, slot);
         }
       } else {
 #pragma unroll

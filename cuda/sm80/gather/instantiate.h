@@ -46,12 +46,13 @@ int32_t gather_with(const GatherNames& names, const lacuna_gather_forward_params
   }
   args.leaf_tiles = 0;
   const int64_t heads = static_cast<int64_t>(p.shape.batch) * p.shape.q_heads;
-  const int32_t status = launch<gather_forward_kernel<Traits>>(
-      names.pairs, heads * args.first_tile[p.plan.levels], Traits::kThreads, Traits::smem_bytes(p.plan), stream, args);
+  const size_t smem_bytes = sizeof(typename Traits::Shared);
+  const int32_t status = launch<gather_forward_kernel<Traits>>(names.pairs, heads * args.first_tile[p.plan.levels],
+                                                               Traits::kThreads, smem_bytes, stream, args);
   if (status != LACUNA_OK || p.plan.causal == 0) return status;
   args.leaf_tiles = divide_up(longest_node(p.shape.q_len, p.plan.levels), Traits::kTileRows);
   return launch<gather_leaf_forward_kernel<Traits>>(names.leaves, (heads * args.leaf_tiles) << p.plan.levels,
-                                                    Traits::kThreads, sizeof(typename Traits::Shared), stream, args);
+                                                    Traits::kThreads, smem_bytes, stream, args);
 }
 
 template <int kHeadDim>

@@ -29,12 +29,6 @@ __device__ __forceinline__ KeyTensors<T> key_tensors(const GatherArgs& args, con
                        args.v_vectors};
 }
 
-// Behind Shared, where Traits::smem_bytes says that it is.
-template <class Traits>
-__device__ __forceinline__ typename Traits::Extras& extras(typename Traits::Shared& smem) {
-  return *reinterpret_cast<typename Traits::Extras*>(&smem + 1);
-}
-
 template <class T>
 __device__ __forceinline__ const T* query_rows(const GatherArgs& args, const GatherHead& head) {
   const lacuna_gather_forward_params& p = args.params;
@@ -84,7 +78,7 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kTile.blocks)
   sync_threads();
   RowState state = empty_rows();
   Accumulator<Traits> acc = {};
-  attend<Traits, false>(smem, extras<Traits>(smem), query_rows<T>(args, work.head), p.q_stride.seq, args.q_vectors,
+  attend<Traits, false>(smem, query_rows<T>(args, work.head), p.q_stride.seq, args.q_vectors,
                         key_tensors<T>(args, work.head), smem.source, rule, 0, state, acc);
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
@@ -166,15 +160,11 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kTile.blocks)
     smem.rows[thread_index()] = row < end ? row : -1;
   }
   const ScoreRule rule = gather_rule(p.scale);
-  // Keys of the window that lie before the leaf, up to the sinks, which the pairs attend.
-  const int sinks = p.plan.sinks < work.leaf.start ? p.plan.sinks : work.leaf.start;
-  int first = p.plan.window > work.first ? 0 : work.first - p.plan.window + 1;
-  first = first < sinks ? sinks : first < work.leaf.start ? first : work.leaf.start;
-  const LeafKeys<Traits::kTileKeys> keys{first, end, work.leaf.start - first, p.plan.window};
+  const LeafKeys<Traits::kTileKeys> keys{work.leaf.start, end};
   RowState state = empty_rows();
   Accumulator<Traits> acc = {};
-  attend<Traits, true>(smem, extras<Traits>(smem), query_rows<T>(args, work.head), p.q_stride.seq, args.q_vectors,
-                       key_tensors<T>(args, work.head), keys, rule, work.first - first, state, acc);
+  attend<Traits, true>(smem, query_rows<T>(args, work.head), p.q_stride.seq, args.q_vectors,
+                       key_tensors<T>(args, work.head), keys, rule, work.first - work.leaf.start, state, acc);
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const int row = work.first + fragment_row(thread_index() / kWarpThreads * kGroupRows, r);

@@ -7,14 +7,20 @@
 namespace LACUNA_NS {
 namespace sm80 {
 
+// A tile of keys as the multiplying warps see it.
+template <int kTileKeys>
+struct TileKeys {
+  uint32_t present[kTileKeys / 32];  // bit i: key i is attended
+  float weight;                      // added to the scores, in their units
+  int count;                         // keys, absent ones in between included; 0: behind the last tile
+};
+
 template <int kHeadDim_, class T>
 struct GatherTraits : ForwardTraits<kHeadDim_, T> {
   using Forward = ForwardTraits<kHeadDim_, T>;
   static constexpr int kTileRows = Forward::kTileRows;
   static constexpr int kTileKeys = Forward::kTileKeys;
   static constexpr int kStages = Forward::kStages;
-
-  using Extras = TileExtras<kTileKeys>[Forward::kKeyTiles];
 
   struct Shared {
     T q[kTileRows * kHeadDim_];
@@ -26,12 +32,6 @@ struct GatherTraits : ForwardTraits<kHeadDim_, T> {
     TileKeys<kTileKeys> keys[3];  // of the tile being multiplied, too
   };
 
-  static size_t smem_bytes(const lacuna_gather_plan& plan) {
-    const bool extras = plan.window > 0 || plan.sample_weights != nullptr;
-    return sizeof(Shared) + (extras ? sizeof(Extras) : 0);
-  }
-
-  static_assert(alignof(Shared) % alignof(int) == 0 && sizeof(Shared) % alignof(int) == 0, "Extras lies behind it");
   static_assert(kTileKeys % 32 == 0 && kTileKeys <= Forward::kThreads, "whole warps list a tile's keys");
   static_assert(sizeof(Shared) <= 99 * 1024, "the tile must fit desktop cards");
   static_assert(kHeadDim_ > 128 || 2 * (sizeof(Shared) + 1024) <= 164 * 1024, "two blocks on an A100");
