@@ -8,7 +8,7 @@ export LIBCLANG_PATH ?= $(CURDIR)/target/cuda-toolkit/clang/native
 # One object cache for all feature sets: each kernel is compiled once.
 export LACUNA_BUILD_DIR ?= $(CURDIR)/target/kernels
 
-.PHONY: help demo test cuda-toolkit bindings fmt lint gpu-bundle ci
+.PHONY: help demo test install wheel cuda-toolkit bindings fmt lint gpu-bundle ci
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -19,10 +19,16 @@ demo: ## build the tool and run the reference model with dense and sparse attent
 test: ## run the whole suite; installs the CUDA compiler under target/ if there is no nvcc 12.8 or newer
 	@tools/test.sh
 
+install: ## install liblacuna, its C headers and pkg-config file; PREFIX, LIBDIR, DESTDIR, FEATURES=simt,cuda
+	@PREFIX='$(PREFIX)' LIBDIR='$(LIBDIR)' DESTDIR='$(DESTDIR)' FEATURES='$(FEATURES)' tools/install.sh
+
+wheel: ## build the Python wheel into target/wheel; FEATURES=simt,cuda
+	@FEATURES='$(FEATURES)' tools/wheel.sh
+
 cuda-toolkit: ## install the pinned CUDA compiler and libclang as Python wheels under target/cuda-toolkit
 	@tools/fetch-cuda.sh
 
-bindings: cuda-toolkit ## regenerate src/kernels/bindings.rs from cuda/lacuna_kernels.h
+bindings: cuda-toolkit ## regenerate the Rust side of cuda/lacuna_kernels.h and of capi/include
 	cargo xtask bindings
 
 fmt: ## format Rust and CUDA sources

@@ -27,7 +27,7 @@ const VARIABLES: &[&str] = &[
     "DOCS_RS",
     "LACUNA_SKIP_KERNELS", // 1: compile nothing, for `cargo check` and editors; nothing links then
     "LACUNA_BUILD_DIR",    // object cache to share between builds; default: cargo's OUT_DIR
-    "LACUNA_LIB_DIR",      // a folder with a prebuilt liblacuna_cuda.a
+    "LACUNA_LIB_DIR",      // a folder with a prebuilt liblacuna_cuda.a or .so
     "LACUNA_CUDA_ARCHS",   // "80;90a"
     "LACUNA_NVCC_JOBS",    // nvcc processes at a time (a heavy file takes up to 2 GB)
     "CXX",

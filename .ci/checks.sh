@@ -59,15 +59,67 @@ starts_without_driver() {
   "$binary" info
 }
 
+# liblacuna as its users meet it: installed, through pkg-config, from C and C++, under AddressSanitizer, shared and static.
+c_abi() {
+  local prefix=$PWD/target/ci/prefix
+  rm -rf "$prefix"
+  make --no-print-directory install PREFIX="$prefix"
+  export PKG_CONFIG_PATH=$prefix/lib/pkgconfig LD_LIBRARY_PATH=$prefix/lib
+  local header flags libs warnings="-Wall -Wextra -pedantic -Werror"
+  flags=$(pkg-config --cflags lacuna) libs=$(pkg-config --libs lacuna)
+  echo "-- every header alone, as C11 and as C++17"
+  for header in lacuna.h lacuna/{attention,core,hyper,plan,seer,tensor}.h; do
+    echo "#include <$header>" | cc -x c -std=c11 $warnings $flags -fsyntax-only -
+    echo "#include <$header>" | c++ -x c++ -std=c++17 $warnings $flags -fsyntax-only -
+  done
+  echo "-- the library exports what the headers declare"
+  diff <(nm -D --defined-only "$prefix/lib/liblacuna.so" | awk '{ print $3 }' | sort) \
+    <(grep -ohE '\blacuna_[a-z0-9_]+\(' -r "$prefix/include" | tr -d '(' | sort -u)
+  echo "-- programs, under AddressSanitizer"
+  local sanitize="-g -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined" out=target/ci
+  cc -std=c11 $warnings $sanitize $flags examples/01_attention.c $libs -lm -o $out/attention
+  c++ -std=c++17 $warnings $sanitize $flags examples/02_serving.cpp $libs -pthread -o $out/serving
+  cc -std=c11 $warnings $sanitize $flags examples/03_hostile.c $libs -pthread -o $out/hostile
+  local program
+  for program in attention serving hostile; do $out/$program; done
+  echo "-- linked statically"
+  cc -std=c11 $flags examples/01_attention.c $(pkg-config --static --libs lacuna | sed 's/-llacuna/-l:liblacuna.a/') \
+    -o $out/attention-static
+  env -u LD_LIBRARY_PATH $out/attention-static
+}
+
+# The wheel as its users meet it: installed into an environment of its own, tested away from the sources. Tests against
+# torch run where it is installed; pytest's header says whether it is.
+python_wheel() {
+  tools/wheel.sh
+  local environment=target/ci/python wheel
+  wheel=$(echo target/wheel/lacuna-*-py3-none-*.whl)
+  python3 -m venv --clear "$environment"
+  "$environment/bin/pip" install --quiet --disable-pip-version-check --no-input "$wheel[test]" mypy
+  "$environment/bin/pip" show --files lacuna | grep -E '\.so|\.h|py\.typed'
+  local library
+  library=$("$environment/bin/python" -c 'import lacuna, pathlib; print(pathlib.Path(lacuna.__file__).parent / "liblacuna.so")')
+  if ldd "$library" | grep -E 'libstdc|libcuda\.|libcudart'; then
+    echo "the wheel's library needs more than the C library"
+    return 1
+  fi
+  "$environment/bin/python" -m pytest -q -rs -p no:cacheprovider python/tests
+  echo "-- the examples of the package and of its README"
+  "$environment/bin/python" -c 'import doctest, lacuna; assert doctest.testmod(lacuna) == (0, 3)'
+  "$environment/bin/python" -c "$(sed -n '/^```python/,/^```/p' python/README.md | sed '/^```/d')"
+  echo "-- types"
+  "$environment/bin/mypy" --config-file python/pyproject.toml python/lacuna
+}
+
 # Source files stay below 30 KB (generated bindings aside).
 file_sizes() {
   local large folder folders=()
-  for folder in src cuda cli build build.rs xtask tests simt-tests examples benches tools; do
+  for folder in src cuda capi cli python build build.rs xtask tests simt-tests examples benches tools; do
     [[ -e $folder ]] && folders+=("$folder")
   done
   large=$(find "${folders[@]}" -type f \
-    \( -name '*.rs' -o -name '*.py' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h' -o -name '*.cpp' -o -name '*.sh' \) \
-    -size +30720c ! -path src/kernels/bindings.rs -printf '%s %p\n')
+    \( -name '*.rs' -o -name '*.py' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h' -o -name '*.c' -o -name '*.cpp' -o -name '*.sh' \) \
+    -size +30720c ! -path src/kernels/bindings.rs ! -path capi/src/abi.rs -printf '%s %p\n')
   if [[ -n $large ]]; then
     printf 'larger than 30 KB:\n%s\n' "$large"
     return 1
@@ -79,7 +131,7 @@ package() {
   local list
   list=$(cargo package -p lacuna --allow-dirty --list)
   echo "$list" | awk -F/ '{ n[$1 (NF > 1 ? "/" : "")]++ } END { for (top in n) printf "  %4d %s\n", n[top], top }' | sort -k 2
-  if echo "$list" | grep -E '^(data|cli|tests|xtask|target)/'; then
+  if echo "$list" | grep -E '^(capi|data|cli|examples|python|tests|xtask|target)/'; then
     echo "the files above do not belong in the package"
     return 1
   fi
@@ -116,7 +168,7 @@ facts() {
 peers() {
   local library=gpu-bundle/liblacuna_cuda.so exported
   exported=$(nm -D --defined-only "$library" | awk '{ print $3 }')
-  if [[ $exported != lacuna_peer_kernels ]]; then
+  if [[ $exported != lacuna_cuda_kernels ]]; then
     printf 'the library exports:\n%s\n' "$exported"
     return 1
   fi
@@ -129,6 +181,6 @@ peers() {
 }
 
 case ${1:-} in
-  bindings | facts | features | file_sizes | gpu_bundle | machine_code | no_compiler | package | peers | starts_without_driver) "$1" ;;
+  bindings | c_abi | facts | features | file_sizes | gpu_bundle | machine_code | no_compiler | package | peers | python_wheel | starts_without_driver) "$1" ;;
   *) echo "no such check: ${1:-}" >&2; exit 2 ;;
 esac

@@ -104,12 +104,23 @@ fn save_reports(objects: &[Object]) -> Result<(), String> {
     Ok(())
 }
 
+/// `liblacuna_cuda.a` with the CUDA runtime beside it or in a toolkit, or `liblacuna_cuda.so`, which brings its own.
 fn link_prebuilt(folder: &Path) -> Result<(), String> {
-    if !folder.join(format!("lib{LIBRARY}.a")).is_file() {
-        return Err(format!("LACUNA_LIB_DIR is {}, but lib{LIBRARY}.a is not there", folder.display()));
-    }
+    let has = |extension: &str| folder.join(format!("lib{LIBRARY}.{extension}")).is_file();
     println!("cargo::rerun-if-changed={}", folder.display());
     println!("cargo::rustc-link-search=native={}", folder.display());
+    // What an earlier build without the variable left where the SIMT host's archive is looked for.
+    let _ = fs::remove_file(objects::out_dir().join(format!("lib{LIBRARY}.a")));
+    if !has("a") {
+        if !has("so") {
+            return Err(format!(
+                "LACUNA_LIB_DIR is {}, but neither lib{LIBRARY}.a nor lib{LIBRARY}.so is there",
+                folder.display()
+            ));
+        }
+        println!("cargo::rustc-link-lib=dylib={LIBRARY}");
+        return Ok(());
+    }
     println!("cargo::rustc-link-lib=static={LIBRARY}");
     let cudart = if toolkit::has_cudart(folder) {
         folder.to_owned()

@@ -70,10 +70,16 @@ bool is_finite(float x) { return x - x == 0.0f; }
 int32_t decode_config(const lacuna_forward_params* params, lacuna_forward_config* config) {
   LACUNA_REQUIRE(params != nullptr && config != nullptr, "decode_config: null argument");
   const lacuna_forward_params& p = *params;
-  LACUNA_CHECK(check_shape(p.shape, true));
+  LACUNA_CHECK(check_shape(p.shape, Lengths::kKeys));
   LACUNA_CHECK(check_plan(p.plan, p.shape));
   LACUNA_REQUIRE(p.shape.q_len <= sm80::kMostQueries, "decode serves 1 to %d queries a sequence, got %d",
                  sm80::kMostQueries, p.shape.q_len);
+  const int64_t rows = static_cast<int64_t>(sm80::decode_pack(p)) * p.shape.q_len;
+  LACUNA_REQUIRE(rows <= (1 << 30), "query heads that share a KV head, times queries: at most 2^30 in decode, got %lld",
+                 static_cast<long long>(rows));
+  // Queries in two query blocks walk two lists, one after the other.
+  LACUNA_REQUIRE(p.plan.kind != LACUNA_PLAN_LISTS || p.plan.capacity < (1 << 30),
+                 "lists of fewer than 2^30 entries in all in decode, got a capacity of %d", p.plan.capacity);
   LACUNA_REQUIRE(
       p.family == LACUNA_FAMILY_AUTO || p.family == LACUNA_FAMILY_PORTABLE || p.family == LACUNA_FAMILY_HOPPER,
       "family must be 0 (auto), 80 or 90, got %d", p.family);

@@ -14,6 +14,8 @@ int32_t mask_to_lists(const lacuna_mask_to_lists_params* params, void* stream);
 int32_t plan_to_mask(const lacuna_plan_to_mask_params* params, void* stream);
 int32_t decode_config(const lacuna_forward_params* params, lacuna_forward_config* config);
 int32_t decode(const lacuna_forward_params* params, void* stream);
+int32_t page_table(const lacuna_page_table_params* params, void* stream);
+int32_t cache_append(const lacuna_cache_append_params* params, void* stream);
 int32_t gate_pool(const lacuna_gate_pool_params* params, void* stream);
 int32_t gate_project(const lacuna_gate_project_params* params, void* stream);
 int32_t gate_select(const lacuna_gate_select_params* params, void* stream);

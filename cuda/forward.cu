@@ -3,6 +3,7 @@
 
 #include <cstdio>
 
+#include "common/sequence.h"
 #include "common/validate.h"
 #include "sm80/forward/launch.h"
 #include "sm80/forward/tile_table.h"
@@ -95,12 +96,17 @@ int32_t launch_hopper(const lacuna_forward_params& p, void* stream) {
 int32_t forward_config(const lacuna_forward_params* params, lacuna_forward_config* config) {
   LACUNA_REQUIRE(params != nullptr && config != nullptr, "forward_config: null argument");
   const lacuna_forward_params& p = *params;
-  LACUNA_CHECK(check_shape(p.shape));
+  LACUNA_CHECK(check_shape(p.shape, Lengths::kRagged));
   LACUNA_CHECK(check_head_dim(p.shape.head_dim));
   LACUNA_REQUIRE(
       p.family == LACUNA_FAMILY_AUTO || p.family == LACUNA_FAMILY_PORTABLE || p.family == LACUNA_FAMILY_HOPPER,
       "family must be 0 (auto), 80 or 90, got %d", p.family);
   LACUNA_CHECK(check_plan(p.plan, p.shape));
+  if (has_lengths(p.shape) && p.plan.kind == LACUNA_PLAN_LISTS && p.plan.absolute != 0) {
+    return set_error(LACUNA_UNSUPPORTED, "lengths on the device with lists whose rows count absolute positions");
+  }
+  LACUNA_REQUIRE(p.shape.cu_seqlens_q == nullptr || p.splits == 1, "packed queries need splits to be 1, got %d",
+                 p.splits);
   *config = {};
   const bool runs_hopper = device_family() == LACUNA_FAMILY_HOPPER;
   const char* refused = sm90::refuses(p);

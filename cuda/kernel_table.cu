@@ -1,4 +1,6 @@
 // The table through which every caller reaches the kernels of one machine.
+#include <stdlib.h>
+
 #include "families.h"
 #include "ptx/launch.h"
 
@@ -9,9 +11,15 @@
 
 namespace LACUNA_NS {
 
+// On the heap, as thread storage may be scarce where the library is loaded late. Threads that get no memory share one.
 char* error_buffer() {
-  static thread_local char text[1024] = {0};
-  return text;
+  struct Text {
+    char* memory = static_cast<char*>(calloc(1, 1024));
+    ~Text() { free(memory); }
+  };
+  static thread_local Text text;
+  static char shared[1024] = {0};
+  return text.memory == nullptr ? shared : text.memory;
 }
 
 const char* last_error() { return error_buffer(); }
@@ -28,7 +36,8 @@ const char* last_error() { return error_buffer(); }
 #define LACUNA_MACHINE_NAME "cuda"
 #endif
 
-extern "C" const lacuna_kernel_table* LACUNA_TABLE(void) {
+// The one symbol that a shared library of the kernels exports; all others are hidden.
+extern "C" __attribute__((visibility("default"))) const lacuna_kernel_table* LACUNA_TABLE(void) {
   static const lacuna_kernel_table table = {
       LACUNA_KERNELS_ABI,        0,
       LACUNA_MACHINE_NAME,       LACUNA_BUILT_ARCHS,
@@ -36,6 +45,7 @@ extern "C" const lacuna_kernel_table* LACUNA_TABLE(void) {
       LACUNA_NS::merge,          LACUNA_NS::schedule_build,
       LACUNA_NS::mask_to_lists,  LACUNA_NS::plan_to_mask,
       LACUNA_NS::decode_config,  LACUNA_NS::decode,
+      LACUNA_NS::page_table,     LACUNA_NS::cache_append,
       LACUNA_NS::gate_pool,      LACUNA_NS::gate_project,
       LACUNA_NS::gate_select,    LACUNA_NS::block_max,
       LACUNA_NS::hyper_sizes,    LACUNA_NS::hyper_plan,

@@ -13,7 +13,7 @@ fn main() {
     else {
         return;
     };
-    for folder in ["common", "ptx", "simt", "lacuna_kernels.h"] {
+    for folder in ["abi", "common", "ptx", "simt", "lacuna_kernels.h"] {
         println!("cargo::rerun-if-changed={}", PathBuf::from(&include).join(folder).display());
     }
     let mut sources: Vec<PathBuf> = fs::read_dir("kernels")

@@ -40,12 +40,12 @@ mod schedule;
 mod shape;
 pub mod tensor;
 
-pub use attention::{ForwardOptions, KernelFamily, KernelInfo, PagedKv};
+pub use attention::{ForwardOptions, KernelFamily, KernelInfo, PageLists, PagedKv, Ragged};
 pub use device::{Buffer, Counters, Device, SimtAsync, SimtConfig, SimtGuard, SimtPolicy, Stream};
 pub use error::{Error, Result};
 pub use half::{bf16, f16};
-pub use methods::{BucketOrder, HyperConfig, HyperPlan, S2Config, S2Variant, seer};
-pub use plan::{BlockFormula, BlockMask, BlockPlan, BlockSize, ListRows};
+pub use methods::{BucketOrder, HyperConfig, HyperPlan, S2Columns, S2Config, S2Variant, s2, seer};
+pub use plan::{BlockFormula, BlockMask, BlockPlan, BlockSize, ColumnReturn, ListRows};
 pub use schedule::Schedule;
 pub use shape::{AttentionShape, DType, Mask};
 pub use tensor::{Element, Half, Layout, Tensor, TensorView, TensorViewMut};
@@ -59,6 +59,11 @@ struct Readme;
 #[cfg(all(doctest, feature = "simt"))]
 #[doc = include_str!("../docs/paged-kv.md")]
 struct PagedKvPage;
+
+/// The page on serving compiles.
+#[cfg(all(doctest, feature = "simt"))]
+#[doc = include_str!("../docs/serving.md")]
+struct ServingPage;
 
 /// The page on SeerAttention compiles and runs.
 #[cfg(all(doctest, feature = "simt"))]

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# clang-format of a pinned version over cuda/, simt-tests/ and benches/. Usage: tools/clang-format.sh -i | --check
+# clang-format of a pinned version over cuda/, simt-tests/, benches/, the C headers and the C and C++ examples. Usage: tools/clang-format.sh -i | --check
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
@@ -9,9 +9,8 @@ if [[ ! -x $binary ]]; then
   python3 -m pip install --quiet --disable-pip-version-check --no-input --root-user-action=ignore --no-deps \
     --no-compile --target "$folder" clang-format==18.1.8
 fi
-folders=(cuda simt-tests benches)
-[[ -d include ]] && folders+=(include)
-mapfile -t files < <(find "${folders[@]}" -name '*.cu' -o -name '*.cuh' -o -name '*.h' -o -name '*.cpp' | sort)
+folders=(cuda simt-tests benches capi examples)
+mapfile -t files < <(find "${folders[@]}" -name '*.cu' -o -name '*.cuh' -o -name '*.h' -o -name '*.c' -o -name '*.cpp' | sort)
 case ${1:-} in
   -i) "$binary" -i "${files[@]}" ;;
   --check) "$binary" --dry-run --Werror "${files[@]}" ;;

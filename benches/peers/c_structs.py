@@ -1,12 +1,14 @@
-"""ctypes structs read from cuda/lacuna_kernels.h, the single source of the ABI: there is no second copy to go stale.
+"""ctypes structs read from cuda/lacuna_kernels.h and what it includes, the single source of the ABI: there is no second
+copy to go stale.
 
-The header is plain C: `typedef struct NAME { ... } NAME;` with scalar, pointer, array and struct members, enums with
+The headers are plain C: `typedef struct NAME { ... } NAME;` with scalar, pointer, array and struct members, enums with
 values, and one table of function pointers. Anything else stops the import, and the self test compares every size and
 offset with what the C compiler says.
 """
 
 import ctypes
 import re
+from pathlib import Path
 
 SCALARS = {
     "int32_t": ctypes.c_int32,
@@ -18,6 +20,7 @@ SCALARS = {
     "char": ctypes.c_char,
 }
 
+INCLUDE = re.compile(r'^#include "(.*)"$', re.MULTILINE)
 STRUCT = re.compile(r"typedef struct (\w+) \{(.*?)\} \1;", re.DOTALL)
 ENUM = re.compile(r"typedef enum \w+ \{(.*?)\}", re.DOTALL)
 FUNCTION = re.compile(r"(const char\*|int32_t) \(\*(\w+)\)\((.*)\)")
@@ -28,8 +31,7 @@ class Header:
     """`structs`: name -> ctypes.Structure; `constants`: name -> int."""
 
     def __init__(self, path):
-        with open(path, encoding="utf-8") as file:
-            text = re.sub(r"//[^\n]*", "", file.read())
+        text = re.sub(r"//[^\n]*", "", self._with_includes(Path(path), set()))
         self.constants = {name: int(value) for name, value in re.findall(r"#define (LACUNA_\w+) (\d+)", text)}
         for body in ENUM.findall(text):
             for entry in body.split(","):
@@ -42,6 +44,14 @@ class Header:
             self.structs[name] = type(name, (ctypes.Structure,), {"_fields_": fields})
         if len(self.structs) != text.count("typedef struct") - len(re.findall(r"typedef struct \w+ \w+;", text)):
             raise ValueError(f"{path}: a struct has a form that this reader does not know")
+
+    def _with_includes(self, path, seen):
+        """The text of a header, with each header that it includes in quotes where it is first included."""
+        if path in seen:
+            return ""
+        seen.add(path)
+        text = path.read_text(encoding="utf-8")
+        return INCLUDE.sub(lambda found: self._with_includes(path.parent / found.group(1), seen), text)
 
     def _member(self, text):
         function = FUNCTION.fullmatch(text)

@@ -26,11 +26,12 @@ class LacunaError(RuntimeError):
 class Library:
     """The kernel table of one shared library."""
 
-    def __init__(self, path=None, symbol="lacuna_peer_kernels"):
+    def __init__(self, path=None):
         self.header = Header(first_file(HEADERS))
         self.path = str(path or first_file(LIBRARIES))
         self._handle = ctypes.CDLL(self.path)
-        table = getattr(self._handle, symbol)
+        simt_only = not hasattr(self._handle, "lacuna_cuda_kernels")
+        table = self._handle.lacuna_simt_kernels if simt_only else self._handle.lacuna_cuda_kernels
         table.restype = ctypes.POINTER(self.header.structs["lacuna_kernel_table"])
         self.table = table().contents
         expected = self.header.constants["LACUNA_KERNELS_ABI"]

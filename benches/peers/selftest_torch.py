@@ -45,9 +45,8 @@ TUNABLE = "glibc.rtld.optional_static_tls=16384"
 
 def simt_library(archive, folder):
     path = str(Path(folder, "liblacuna_simt_peers.so"))
-    command = ["c++", "-std=c++17", "-fPIC", "-shared", "-DLACUNA_EXPORTED_TABLE=lacuna_simt_kernels"]
-    command += ["-Wl,--exclude-libs,ALL", f"-I{first_file(HEADERS).parent}", str(HERE / "export.cpp"), archive]
-    subprocess.run([*command, "-lpthread", "-o", path], check=True)
+    command = ["c++", "-shared", "-Wl,-u,lacuna_simt_kernels", archive, "-lpthread", "-o", path]
+    subprocess.run(command, check=True)
     return path
 
 

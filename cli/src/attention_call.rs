@@ -39,9 +39,40 @@ pub struct Work {
     pub counters: Option<Counters>,
 }
 
+/// The function of the library that runs a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Entry {
+    /// Over a schedule of the plan.
+    Forward,
+    /// Over the plan itself.
+    Decode,
+}
+
 /// Runs a plan. `stream` is used by nobody else: its counters start at zero here.
 pub fn attend<T: Half>(
     stream: &Stream,
+    shape: &AttentionShape,
+    options: &ForwardOptions<'_>,
+    plan: &BlockPlan,
+    inputs: Inputs<'_, T>,
+) -> Result<Answer> {
+    run(stream, Entry::Forward, shape, options, plan, inputs)
+}
+
+/// The same by the decode kernels, for at most 16 queries a sequence.
+pub fn decode<T: Half>(
+    stream: &Stream,
+    shape: &AttentionShape,
+    options: &ForwardOptions<'_>,
+    plan: &BlockPlan,
+    inputs: Inputs<'_, T>,
+) -> Result<Answer> {
+    run(stream, Entry::Decode, shape, options, plan, inputs)
+}
+
+fn run<T: Half>(
+    stream: &Stream,
+    entry: Entry,
     shape: &AttentionShape,
     options: &ForwardOptions<'_>,
     plan: &BlockPlan,
@@ -61,41 +92,46 @@ pub fn attend<T: Half>(
     let v = Tensor::from_slice(stream, inputs.v, kv_dims)?;
     let mut out = Tensor::<T>::uninit(stream, q_dims)?;
     let mut lse = Tensor::<f32>::uninit(stream, [shape.batch, shape.q_heads, shape.q_len, 1])?;
-    let schedule = Schedule::build(stream, shape, options, plan)?;
-    let mut workspace = stream.alloc_bytes(attention::workspace_bytes(shape, options))?;
-    attention::forward(
-        stream,
-        shape,
-        options,
-        plan,
-        &schedule,
-        q.view(),
-        k.view(),
-        v.view(),
-        out.view_mut(),
-        Some(lse.view_mut()),
-        &mut workspace,
-    )?;
+    let (written, rows) = (out.view_mut(), Some(lse.view_mut()));
+    let (q, k, v) = (q.view(), k.view(), v.view());
+    match entry {
+        Entry::Forward => {
+            let schedule = Schedule::build(stream, shape, options, plan)?;
+            let mut workspace = stream.alloc_bytes(attention::workspace_bytes(shape, options))?;
+            attention::forward(stream, shape, options, plan, &schedule, q, k, v, written, rows, &mut workspace)?;
+        }
+        Entry::Decode => {
+            let mut workspace = stream.alloc_bytes(attention::decode_workspace_bytes(shape, plan))?;
+            attention::decode(stream, shape, options, plan, None, q, k, v, written, rows, &mut workspace)?;
+        }
+    }
     let out = out.to_vec(stream)?.into_iter().map(T::to_f32).collect();
     let lse = lse.to_vec(stream)?;
     let elapsed = start.elapsed();
     let blocks = plan.block_mask(stream, shape, &options.mask)?;
-    let work = Work { kernels: kernel_names(stream.device(), shape, options, plan)?, counters: stream.counters() };
+    let work =
+        Work { kernels: kernel_names(stream.device(), entry, shape, options, plan)?, counters: stream.counters() };
     Ok(Answer { out, lse, blocks, work, elapsed })
 }
 
 /// The kernels of a call, from a plan to outputs.
 fn kernel_names(
     device: &Device,
+    entry: Entry,
     shape: &AttentionShape,
     options: &ForwardOptions<'_>,
     plan: &BlockPlan,
 ) -> Result<Vec<String>> {
     let mut names = Vec::new();
-    if plan.has_lists() {
-        names.push("schedule_build".to_owned());
+    match entry {
+        Entry::Forward => {
+            if plan.has_lists() {
+                names.push("schedule_build".to_owned());
+            }
+            names.push(attention::kernel(device, shape, options, plan)?.name);
+        }
+        Entry::Decode => names.push(attention::decode_kernel(device, shape, options, plan)?.name),
     }
-    names.push(attention::kernel(device, shape, options, plan)?.name);
     names.push("plan_to_mask".to_owned());
     Ok(names)
 }

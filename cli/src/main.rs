@@ -4,6 +4,7 @@ mod attend;
 mod attention_call;
 mod check;
 mod config;
+mod decode;
 mod demo;
 mod distill;
 mod failure;
@@ -35,6 +36,7 @@ struct Cli {
 #[derive(clap::Subcommand)]
 enum Command {
     Attend(attend::Args),
+    Decode(decode::Args),
     Demo(demo::Args),
     Distill(distill::Args),
     Quality(quality::Args),
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
 fn run(command: &Command) -> Result<()> {
     match command {
         Command::Attend(args) => attend::run(args),
+        Command::Decode(args) => decode::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Distill(args) => distill::run(args),
         Command::Quality(args) => quality::run(args),

@@ -53,9 +53,54 @@ fn training_helps_and_writes_what_attention_reads() {
         ("q_pool", "avg"),
         ("k_pool", "max,min,avg"),
         ("rope_theta", "500000"),
+        ("text", "text.txt"),
     ] {
         assert_eq!(metadata[key], value, "{key}");
     }
+    let recipe: serde_json::Value = serde_json::from_str(&metadata["recipe"]).unwrap();
+    assert_eq!((&recipe["steps"], &recipe["distance"]), (&60.into(), &0.0.into()));
+    let pairs = metadata["thresholds"].split(',').map(|pair| pair.split_once(':').unwrap());
+    let pairs: Vec<(f64, f64)> = pairs.map(|(a, b)| (a.parse().unwrap(), b.parse().unwrap())).collect();
+    assert_eq!(pairs.iter().map(|pair| pair.0).collect::<Vec<_>>(), [0.5, 0.3, 0.2, 0.1]);
+    assert!(pairs.is_sorted_by(|a, b| a.1 < b.1) && pairs[0].1 > 0.0, "{pairs:?}");
+    // The kernels attend the density that the threshold was made for, on what it was made for.
+    let demo =
+        ["demo", "--text", "text.txt", "--window", "200", "--windows", "3", "--only", "seer", "--device", "simt"];
+    folder.lacuna(&[&demo[..], &["--gates", "gates.safetensors", "--json", "demo.json"]].concat()).succeeded();
+    let json: serde_json::Value = serde_json::from_slice(&bytes(&folder, "demo.json")).unwrap();
+    let half = &json["rows"][1];
+    assert!(half["threshold"] == true && (half["density"].as_f64().unwrap() - 0.5).abs() < 0.1, "{half}");
+}
+
+#[test]
+fn decode_gates_pick_blocks_for_each_token() {
+    let folder = Folder::new();
+    text(&folder);
+    distill(&folder, "gates.safetensors", &["--kind", "decode", "--norm", "--rows", "40"]).succeeded();
+    let args = ["quality", "--kind", "decode", "--text", "text.txt", "--window", "300", "--windows", "2"];
+    let more = ["--device", "simt", "--gates", "gates.safetensors", "--json", "q.json"];
+    let run = folder.lacuna(&[&args[..], &more].concat()).succeeded();
+    assert!(run.stdout.contains("oracle: the true map"), "{}", run.stdout);
+    let json: serde_json::Value = serde_json::from_slice(&bytes(&folder, "q.json")).unwrap();
+    let rows = json["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 1 + 4 * 4);
+    let of = |picker: &str, budget: usize| {
+        let row = rows.iter().find(|row| row["picker"] == picker && row["budget"] == budget).unwrap();
+        (row["density"].as_f64().unwrap(), row["bits_per_byte"].as_f64().unwrap())
+    };
+    let dense = rows[0]["bits_per_byte"].as_f64().unwrap();
+    for picker in ["gate", "pooled", "window", "oracle"] {
+        // 300 tokens have 10 blocks of 32: 32 of them fit 1024 tokens, 4 fit 128.
+        assert_eq!(of(picker, 1024), (1.0, dense), "{picker}");
+        let kept: usize = (0..300).map(|t: usize| (t / 32).min(4) * 32 + t % 32 + 1).sum();
+        assert!((of(picker, 128).0 - kept as f64 / (300.0 * 301.0 / 2.0)).abs() < 1e-9, "{picker}");
+        assert!(of(picker, 128).1 != dense, "{picker}");
+    }
+    let refused = |args: &[&str], words: &str| folder.lacuna(args).failed(2, words);
+    refused(&["quality", "--gates", "gates.safetensors"], "gates for decoding");
+    refused(&["quality", "--kind", "decode", "--plot", "x.svg"], "--plot and --report are for prefill gates");
+    distill(&folder, "prefill.safetensors", &[]).succeeded();
+    refused(&["quality", "--kind", "decode", "--gates", "prefill.safetensors"], "gates for prefill");
 }
 
 #[test]
@@ -69,7 +114,7 @@ fn a_resumed_run_gives_the_same_bytes() {
             "avg,max",
             "--init",
             "random",
-            "--keep-current",
+            "--drop-current",
             "--power",
             "0.5",
             "--distance",
@@ -166,7 +211,7 @@ fn bad_requests_are_one_line() {
     bad(&["--k-pool", "max"], "--init mean");
     bad(&["--k-pool", "median"], "median");
     bad(&["--norm"], "--norm");
-    bad(&["--kind", "decode", "--keep-current"], "--keep-current");
+    bad(&["--kind", "decode", "--drop-current"], "--drop-current");
     bad(&["--kind", "decode", "--project-q"], "--project-q");
     bad(&["--kind", "decode", "--rows", "0"], "--rows");
     bad(&["--steps", "0"], "--steps");

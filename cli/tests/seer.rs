@@ -257,7 +257,11 @@ fn bad_requests() {
         (r#"{"select": {"density": 1.5}}"#, "density must be above 0 and at most 1, got 1.5"),
         (r#"{"select": {"threshold": -0.1}}"#, "threshold must be in 0..=1"),
         (r#"{"select": 3}"#, "select"),
-        (&format!(r#"{{{select}, "q_pool": []}}"#), "q_pool must name at least one of max, min, avg"),
+        (
+            &format!(r#"{{{select}, "q_pool": []}}"#),
+            "q_pool must name at least one of max, min, avg, each once, got none",
+        ),
+        (&format!(r#"{{{select}, "k_pool": ["max", "avg", "max"]}}"#), "each once, got max, avg, max"),
         (&format!(r#"{{{select}, "k_pool": ["avg", "avg"]}}"#), "k_pool must name"),
         (&format!(r#"{{{select}, "k_pool": ["sum"]}}"#), "k_pool"),
         (&format!(r#"{{{select}, "k_pool": ["max"]}}"#), "`w_k` must be [4 or 2, 64, gate dim]"),

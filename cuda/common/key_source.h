@@ -5,6 +5,7 @@
 
 #include "common/block_formula.h"
 #include "common/key_place.h"
+#include "common/sequence.h"
 
 namespace LACUNA_NS {
 
@@ -15,32 +16,42 @@ struct KeyTile {
   KeyPlace place[kSlots];  // where the slot's keys lie in k and v
 };
 
-// A cursor over the keys of a query tile. It lives in shared memory and one thread moves it, ahead of the tiles that
-// the others multiply: that keeps its state out of every thread's registers.
-template <int kTileRows>
+// A cursor over the keys of a query tile; kRagged: lengths are on the device. It lives in shared memory and one thread
+// moves it, ahead of the tiles that the others multiply: that keeps its state out of every thread's registers.
+template <int kTileRows, bool kRagged = false>
 struct KeySource {
   QueryTile tile;
-  KeyRange visible;  // to some row of the tile
-  int groups;        // plan query blocks in the tile
-  int first_group;   // lists: the bit of an entry that stands for the tile's first query block
-  int at;            // formula: next candidate block; lists: next entry
+  Sequence sequence;  // kRagged
+  KeyRange visible;   // to some row of the tile
+  int groups;         // plan query blocks in the tile
+  int first_group;    // lists: the bit of an entry that stands for the tile's first query block
+  int at;             // formula: next candidate block; lists: next entry
   int end;
   int key;  // next slot of the current block
   int key_end;
   uint32_t rows;      // who wants the current block
   uint32_t existing;  // row groups that hold a row of the sequence
 
+  __device__ __forceinline__ const auto& lengths(const lacuna_forward_params& p) const {
+    if constexpr (kRagged) {
+      return sequence;
+    } else {
+      return p.shape;
+    }
+  }
+
   // Split `split` of params.splits of the tile's keys. `schedule_row` is for list plans; it may serve more tiles.
-  __device__ __forceinline__ void start(const lacuna_forward_params& p, const QueryTile& query_tile, int schedule_row,
-                                        int split) {
+  __device__ __forceinline__ void start(const lacuna_forward_params& p, const QueryTile& query_tile, const Sequence& of,
+                                        int schedule_row, int split) {
     tile = query_tile;
-    visible = visible_to_rows(p.shape, p.mask, tile.first_row, kTileRows);
+    if constexpr (kRagged) sequence = of;
+    visible = visible_to_rows(lengths(p), p.mask, tile.first_row, kTileRows);
     groups = p.plan.block_q < kTileRows ? kTileRows / p.plan.block_q : 1;
     first_group = at = end = key = key_end = 0;
     rows = existing = 0;
     for (int r = 0; r < kTileRows / kGroupRows; ++r) {
       const int row = tile.first_row + r * kGroupRows;
-      if (row + kGroupRows > 0 && row < p.shape.q_len) existing |= 1u << r;
+      if (row + kGroupRows > 0 && row < lengths(p).q_len) existing |= 1u << r;
     }
     if (visible.low >= visible.high) return;
     if (p.plan.kind == LACUNA_PLAN_FORMULA) {
@@ -102,6 +113,7 @@ struct KeySource {
   __device__ __forceinline__ bool next_slot(const lacuna_forward_params& p, KeyPlace& place) {
     while (key < key_end || next_block(p)) {
       place = key_place(p.shape, tile.batch, tile.kv_head, key);
+      if constexpr (kRagged) place.row += sequence.k_first;
       if (place.page >= 0) return true;
       key += kSlotKeys;
     }
@@ -125,8 +137,9 @@ struct KeySource {
 
   __device__ __forceinline__ bool next_entry(const lacuna_forward_params& p, BlockEntry& entry) {
     if (p.plan.kind == LACUNA_PLAN_FORMULA) {
-      FormulaWalk walk{at, end, formula_shift(p.plan.formula, tile.plan_head), p.plan.first_row + tile.first_block};
-      const bool more = formula_next(p.shape, p.mask, p.plan, tile, groups, walk, entry);
+      const int first_row = kRagged ? sequence.first_row : p.plan.first_row;
+      FormulaWalk walk{at, end, formula_shift(p.plan.formula, tile.plan_head), first_row + tile.first_block};
+      const bool more = formula_next(lengths(p), p.mask, p.plan, tile, groups, walk, entry);
       at = walk.next;
       return more;
     }
@@ -134,9 +147,21 @@ struct KeySource {
       const uint32_t packed = p.schedule.entries[at++];
       entry.block = static_cast<int>(packed >> 8);
       entry.groups = tile_groups(packed);
+      if constexpr (kRagged) entry.groups = seen(p, entry);
       if (entry.groups != 0) return true;
     }
     return false;
+  }
+
+  // The groups of an entry that see some of its keys: schedules leave that to the kernel where lengths are on the
+  // device.
+  __device__ __forceinline__ uint32_t seen(const lacuna_forward_params& p, const BlockEntry& entry) const {
+    uint32_t seeing = 0;
+    for (int g = 0; g < groups; ++g) {
+      const KeyRange range = visible_to_rows(sequence, p.mask, tile.first_row + g * p.plan.block_q, p.plan.block_q);
+      if (overlaps(range, entry.block * p.plan.block_k, p.plan.block_k)) seeing |= 1u << g;
+    }
+    return entry.groups & seeing;
   }
 
   __device__ __forceinline__ uint32_t rows_of_groups(uint32_t wanting) const {

@@ -20,6 +20,15 @@ __device__ __forceinline__ RowState empty_rows() {
 // Offsets below this have a rounding error of at most a half.
 constexpr float kSmallOffset = 16777216.0f;
 
+// What the sum and the output of a row whose maximum is `maximum` must be multiplied with when its maximum becomes
+// `merged`: for states made by softmax_step, by the same differences.
+__device__ __forceinline__ float softmax_rescale(float maximum, float merged, float factor) {
+  const float base = merged == minus_infinity() ? 0.0f : merged;
+  const float offset = product(base, factor);
+  const bool small = offset > -kSmallOffset && offset < kSmallOffset;
+  return ex2(small ? product(maximum, factor) - offset : (maximum - base) * factor);
+}
+
 // Turns scores into exp2(factor * (score - maximum)) in place, updates the state, and returns in `rescale` what the
 // output rows accumulated so far must be multiplied with. factor > 0.
 //

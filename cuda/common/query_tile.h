@@ -20,18 +20,21 @@ __host__ __device__ __forceinline__ int plan_query_blocks(const lacuna_block_pla
   return (q_len + plan.row_shift + plan.block_q - 1) / plan.block_q;
 }
 
-// Position of call row `row` among the keys.
-__host__ __device__ __forceinline__ int64_t key_position(const lacuna_shape& shape, int row) {
-  return static_cast<int64_t>(row) + shape.kv_len - shape.q_len;
+// Position of call row `row` among the keys. `Lengths` has q_len and kv_len: a Sequence, or a shape where all
+// sequences have its lengths.
+template <class Lengths>
+__host__ __device__ __forceinline__ int64_t key_position(const Lengths& lengths, int row) {
+  return static_cast<int64_t>(row) + lengths.kv_len - lengths.q_len;
 }
 
 // Keys visible to call rows [first, first + rows) as far as those rows exist; an empty range if none does.
-__host__ __device__ __forceinline__ KeyRange visible_to_rows(const lacuna_shape& shape, const lacuna_mask& mask,
-                                                             int first, int rows) {
+template <class Lengths>
+__host__ __device__ __forceinline__ KeyRange visible_to_rows(const Lengths& lengths, const lacuna_mask& mask, int first,
+                                                             int rows) {
   const int begin = first < 0 ? 0 : first;
-  const int end = first + rows < shape.q_len ? first + rows : shape.q_len;
+  const int end = first + rows < lengths.q_len ? first + rows : lengths.q_len;
   if (begin >= end) return KeyRange{0, 0};
-  return visible_keys(mask, shape.kv_len, key_position(shape, begin), key_position(shape, end - 1));
+  return visible_keys(mask, lengths.kv_len, key_position(lengths, begin), key_position(lengths, end - 1));
 }
 
 __host__ __device__ __forceinline__ bool overlaps(const KeyRange& range, int first_key, int keys) {

@@ -12,8 +12,16 @@ inline bool is_block_size(int size) { return size == 16 || size == 32 || size ==
 #define LACUNA_REQUIRE(condition, ...) \
   if (!(condition)) return set_error(LACUNA_INVALID_ARGUMENT, __VA_ARGS__)
 
-// `lengths`: whether the family reads kv_lens.
-inline int32_t check_shape(const lacuna_shape& s, bool lengths = false) {
+// A product of counts for a grid; beyond what any grid has, also of blocks that do many at a time, it stops counting.
+inline int64_t grid_product(int64_t a, int64_t b) {
+  constexpr int64_t kTooMany = int64_t{1} << 48;
+  return a != 0 && b > kTooMany / a ? kTooMany : a * b;
+}
+
+// What a family reads of the lengths on the device.
+enum class Lengths { kNone, kKeys, kRagged };
+
+inline int32_t check_shape(const lacuna_shape& s, Lengths lengths = Lengths::kNone) {
   constexpr int kMax = 1 << 30;
   LACUNA_REQUIRE(s.batch >= 1 && s.batch <= kMax, "batch must be in 1..=2^30, got %d", s.batch);
   LACUNA_REQUIRE(s.kv_heads >= 1 && s.kv_heads <= kMax, "kv_heads must be in 1..=2^30, got %d", s.kv_heads);
@@ -22,12 +30,19 @@ inline int32_t check_shape(const lacuna_shape& s, bool lengths = false) {
   LACUNA_REQUIRE(s.q_len >= 1 && s.q_len <= kMax, "q_len must be in 1..=2^30, got %d", s.q_len);
   LACUNA_REQUIRE(s.kv_len >= 0 && s.kv_len <= kMax, "kv_len must be in 0..=2^30, got %d", s.kv_len);
   LACUNA_REQUIRE(s.dtype == LACUNA_F16 || s.dtype == LACUNA_BF16, "dtype must be f16 (0) or bf16 (1), got %d", s.dtype);
-  if (s.cu_seqlens_q != nullptr || s.cu_seqlens_k != nullptr) {
-    return set_error(LACUNA_UNSUPPORTED, "ragged batches (cu_seqlens): no kernel serves them yet");
+  const bool packed = s.cu_seqlens_q != nullptr || s.cu_seqlens_k != nullptr;
+  if (packed && lengths != Lengths::kRagged) {
+    return set_error(LACUNA_UNSUPPORTED, "packed sequences (cu_seqlens): only forward takes them");
   }
-  if (s.kv_lens != nullptr && !lengths) {
-    return set_error(LACUNA_UNSUPPORTED, "lengths on the device (kv_lens): only decode takes them");
+  if (s.kv_lens != nullptr && lengths == Lengths::kNone) {
+    return set_error(LACUNA_UNSUPPORTED, "lengths on the device (kv_lens): only forward and decode take them");
   }
+  LACUNA_REQUIRE(s.cu_seqlens_q == nullptr || (s.q_rows >= 0 && s.q_rows <= kMax), "q_rows must be in 0..=2^30, got %d",
+                 s.q_rows);
+  LACUNA_REQUIRE(s.cu_seqlens_k == nullptr || (s.k_rows >= 0 && s.k_rows <= kMax), "k_rows must be in 0..=2^30, got %d",
+                 s.k_rows);
+  LACUNA_REQUIRE(s.cu_seqlens_k == nullptr || (s.kv_lens == nullptr && s.block_table == nullptr),
+                 "cu_seqlens_k goes neither with kv_lens nor with block_table");
   if (s.block_table == nullptr) return LACUNA_OK;
   LACUNA_REQUIRE(s.page_size >= 16 && s.page_size <= kMax && s.page_size % 16 == 0,
                  "page_size must be a multiple of 16 in 16..=2^30, got %d", s.page_size);
@@ -56,7 +71,8 @@ inline int32_t check_plan(const lacuna_block_plan& p, const lacuna_shape& s) {
                  "plan heads must be 1, kv_heads (%d) or q_heads (%d), got %d", s.kv_heads, s.q_heads, p.heads);
   LACUNA_REQUIRE(p.row_shift >= 0 && p.row_shift < p.block_q, "row_shift must be in 0..%d, got %d", p.block_q,
                  p.row_shift);
-  LACUNA_REQUIRE(p.first_row >= 0 && p.first_row <= (1 << 30), "first_row must be in 0..=2^30, got %d", p.first_row);
+  LACUNA_REQUIRE(p.first_row >= -(1 << 30) && p.first_row <= (1 << 30), "first_row must be in -2^30..=2^30, got %d",
+                 p.first_row);
   LACUNA_REQUIRE(s.kv_len / p.block_k < (1 << 24), "at most 2^24 KV blocks, got %d", s.kv_len / p.block_k);
   if (p.kind == LACUNA_PLAN_LISTS) {
     LACUNA_REQUIRE(p.capacity >= 0 && p.row_offsets != nullptr && (p.indices != nullptr || p.capacity == 0),
@@ -71,6 +87,9 @@ inline int32_t check_plan(const lacuna_block_plan& p, const lacuna_shape& s) {
                      f.head_offset < f.vertical_stride && f.heads_per_step >= 1,
                  "head_step and head_offset must be in 0..vertical_stride (%d) and heads_per_step >= 1, got %d, %d, %d",
                  f.vertical_stride, f.head_step, f.head_offset, f.heads_per_step);
+  LACUNA_REQUIRE(f.local_after >= (f.local_blocks == 0 ? -1 : 0),
+                 "local_after must be >= 0, or -1 with local_blocks 0, got %d with %d", f.local_after, f.local_blocks);
+  LACUNA_REQUIRE(f.relative == 0 || f.relative == 1, "relative must be 0 or 1, got %d", f.relative);
   return LACUNA_OK;
 }
 

@@ -133,8 +133,9 @@ __device__ __forceinline__ Cutoff rule_cutoff(const SelectArgs& args, const floa
     const int32_t wanted = static_cast<int32_t>(p.value * kv_blocks);
     return best_count(scores, columns, range, wanted < 1 ? 1 : wanted);
   }
-  // Scores of several members are logarithms of P already.
-  const float lse = args.members == 1 ? row_lse(scores, columns, range.most) : 0.0f;
+  // Scores of several members are logarithms of P already; a mass is a part of their sum, which exceeds 1.
+  const bool logits = args.members == 1;
+  const float lse = logits || p.rule == LACUNA_GATE_TOP_P ? row_lse(scores, columns, range.most) : 0.0f;
   if (p.rule == LACUNA_GATE_TOP_P) return best_mass(scores, columns, range, lse, static_cast<float>(p.value));
   return p.value < 0.0 ? everything() : Cutoff{lse + args.log_value, 0};
 }

@@ -23,12 +23,6 @@ inline int32_t check_gate_dim(int32_t gate_dim) {
   return LACUNA_OK;
 }
 
-// A product of counts for a grid; beyond what any grid has it stops counting.
-inline int64_t grid_product(int64_t a, int64_t b) {
-  constexpr int64_t kTooMany = int64_t{1} << 32;
-  return a != 0 && b > kTooMany / a ? kTooMany : a * b;
-}
-
 // Whether 16-byte copies may start at `pointer` and after any multiple of `stride` bytes.
 inline bool allows_vectors(const void* pointer, int64_t stride) {
   return reinterpret_cast<uintptr_t>(pointer) % 16 == 0 && stride % 16 == 0;

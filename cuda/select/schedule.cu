@@ -1,6 +1,7 @@
 // A schedule from CSR lists, on the device: count, scan, fill. A schedule row merges the lists of the query blocks
 // that share a kernel tile into one list of (block, who wants it); blocks that none of a query block's rows can see are
-// dropped here, so that kernels visit no dead block.
+// dropped here, so that kernels visit no dead block (with lengths on the device they are cut by the kernels instead:
+// sequences that share a list see different keys).
 //
 // Merge: lane g of a warp walks list g; each step emits the smallest head and advances the lists that have it. A block
 // that a list names twice is therefore emitted twice, and an unsorted list loses nothing but sharing.
@@ -37,9 +38,14 @@ __device__ __forceinline__ RowList row_list(const lacuna_schedule_params& p, int
   const int q_block = schedule_row % rows_per_head * groups + group;
   if (group >= groups || q_block >= q_blocks) return RowList{0, 0, {0, 0}};
   const int64_t row = static_cast<int64_t>(head) * q_blocks + q_block;
-  return RowList{clamp_offset(plan.row_offsets[row], plan.capacity),
-                 clamp_offset(plan.row_offsets[row + 1], plan.capacity),
-                 visible_to_rows(p.shape, p.mask, q_block * plan.block_q - plan.row_shift, plan.block_q)};
+  RowList list;
+  list.at = clamp_offset(plan.row_offsets[row], plan.capacity);
+  list.end = clamp_offset(plan.row_offsets[row + 1], plan.capacity);
+  list.visible = KeyRange{0, p.shape.kv_len};
+  if (p.ragged == 0) {
+    list.visible = visible_to_rows(p.shape, p.mask, q_block * plan.block_q - plan.row_shift, plan.block_q);
+  }
+  return list;
 }
 
 __device__ __forceinline__ bool keeps(const lacuna_schedule_params& p, const RowList& list, int32_t block) {
@@ -119,6 +125,7 @@ int32_t schedule_build(const lacuna_schedule_params* params, void* stream) {
   LACUNA_CHECK(check_shape(p.shape));
   LACUNA_CHECK(check_mask(p.mask, p.shape));
   LACUNA_CHECK(check_plan(p.plan, p.shape));
+  LACUNA_REQUIRE(p.ragged == 0 || p.ragged == 1, "ragged must be 0 or 1, got %d", p.ragged);
   LACUNA_REQUIRE(p.plan.kind == LACUNA_PLAN_LISTS, "schedules are for list plans; formulas need none");
   LACUNA_CHECK(check_schedule(p.schedule, p.plan, p.shape, 1));
   LACUNA_REQUIRE(p.schedule.counts != nullptr && p.schedule.overflow != nullptr,

@@ -11,7 +11,13 @@ namespace lacuna_simt {
 
 namespace {
 
-thread_local char error_text[kFailureBytes] = {0};
+// The text lies on the heap: the library's thread storage is static (`current_worker` asks for that), and a process
+// that loads the library late has room for a few hundred bytes of it.
+struct ErrorText {
+  char* memory = nullptr;
+  ~ErrorText() { free(memory); }
+};
+thread_local ErrorText error_text;
 
 const char* policy_name(int policy) {
   static const char* const names[] = {"round_robin", "random_lane", "warp_first", "priority"};
@@ -64,13 +70,15 @@ void abort_out_of_memory(const char* what) {
 }
 
 int32_t set_error(int32_t status, const char* format, ...) {
+  if (error_text.memory == nullptr) error_text.memory = static_cast<char*>(malloc(kFailureBytes));
+  if (error_text.memory == nullptr) return status;
   va_list values;
   va_start(values, format);
-  vsnprintf(error_text, sizeof error_text, format, values);
+  vsnprintf(error_text.memory, kFailureBytes, format, values);
   va_end(values);
   return status;
 }
 
-const char* last_error() { return error_text; }
+const char* last_error() { return error_text.memory == nullptr ? "" : error_text.memory; }
 
 }  // namespace lacuna_simt

@@ -2,7 +2,7 @@
 
 use super::kernel::request;
 use super::options::ForwardOptions;
-use super::tensors::{Partials, Tensors, check_dims, check_workspace, finish};
+use super::tensors::{OWNERS, Partials, Tensors, check_dims, check_workspace, finish};
 use crate::device::{Buffer, Device, Stream, ordered};
 use crate::error::{Error, Result};
 use crate::kernels::bindings as abi;
@@ -82,12 +82,16 @@ pub fn decode<T: Half>(
     if options.splits != 1 {
         return value("splits", "1: decode splits by itself", options.splits);
     }
+    if options.ragged.is_any() {
+        let expected = "none in decode, which takes kv_lens as an argument".into();
+        return Err(Error::Value { what: "ragged", expected, got: "lengths".into() });
+    }
     let mut tensors = Tensors { q, k, v, out, lse };
     tensors.fill(shape, options, &mut params)?;
     kv_lens.map_or(Ok(()), |lens| check_dims("kv_lens", lens.dims(), [1, 1, 1, shape.batch]))?;
     check_workspace(workspace, decode_workspace_bytes(shape, plan))?;
     let memory = workspace.as_mut_ptr();
-    let [q, k, v, out, lse, sink, table, offsets, indices] = tensors.owners(stream, options, plan)?;
+    let mut owners = tensors.owners(stream, options, plan)?;
     let lens = kv_lens.map_or(stream, |lens| lens.stream());
     for (what, owner) in [("workspace", workspace.stream()), ("kv_lens", lens)] {
         stream.device().check_memory(what, owner.device())?;
@@ -95,7 +99,7 @@ pub fn decode<T: Half>(
     if tensors.out.layout().is_empty() {
         return Ok(());
     }
-    let owners = [q, k, v, out, lse, sink, table, offsets, indices, workspace.stream(), lens];
+    owners[OWNERS - 2..].copy_from_slice(&[workspace.stream(), lens]);
     let splits = splits(shape, plan.block_size().k);
     (params.splits, params.split_keys) = (splits as i32, SPLIT_KEYS as i32);
     params.shape.kv_lens = kv_lens.map_or(std::ptr::null(), |lens| lens.view().as_ptr());

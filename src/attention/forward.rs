@@ -2,7 +2,7 @@
 
 use super::kernel::request;
 use super::options::ForwardOptions;
-use super::tensors::{Partials, Tensors, check_workspace, finish};
+use super::tensors::{OWNERS, Partials, Tensors, check_workspace, finish};
 use crate::device::{Buffer, Stream, ordered};
 use crate::error::Result;
 use crate::plan::BlockPlan;
@@ -25,7 +25,7 @@ const COUNTER_BYTES: usize = 16;
 ///
 /// Tensors are `[batch, heads, seq, dim]`: `q` and `out` `[batch, q_heads, q_len, head_dim]`, `k` and `v`
 /// `[batch, kv_heads, kv_len, head_dim]` (with [`ForwardOptions::paged`]: `[pages, kv_heads, page_size, head_dim]`, see
-/// [`PagedKv`](super::PagedKv)), `lse` `[batch, q_heads, q_len, 1]`. Any strides; rows of q, k and v that start at
+/// [`PagedKv`](super::PagedKv); sequences of different lengths: [`Ragged`](super::Ragged)), `lse` `[batch, q_heads, q_len, 1]`. Any strides; rows of q, k and v that start at
 /// multiples of 16 bytes load fastest. `workspace` has [`workspace_bytes`] and serves one call at a time; its contents
 /// do not matter.
 ///
@@ -64,20 +64,19 @@ pub fn forward<T: Half>(
     workspace: &mut Buffer,
 ) -> Result<()> {
     let mut params = request(shape, options, plan)?;
-    schedule.check(shape, &options.mask, plan)?;
+    schedule.check(shape, options, plan)?;
     let mut tensors = Tensors { q, k, v, out, lse };
     tensors.fill(shape, options, &mut params)?;
     check_workspace(workspace, workspace_bytes(shape, options))?;
     let memory = workspace.as_mut_ptr();
-    let [q, k, v, out, lse, sink, table, offsets, indices] = tensors.owners(stream, options, plan)?;
+    let mut owners = tensors.owners(stream, options, plan)?;
     for (what, owner) in [("workspace", workspace.stream()), ("schedule", schedule.owner(stream))] {
         stream.device().check_memory(what, owner.device())?;
     }
     if tensors.out.layout().is_empty() {
         return Ok(());
     }
-    let (workspace, schedules) = (workspace.stream(), schedule.owner(stream));
-    let owners = [q, k, v, out, lse, sink, table, offsets, indices, workspace, schedules];
+    owners[OWNERS - 2..].copy_from_slice(&[workspace.stream(), schedule.owner(stream)]);
     params.schedule = schedule.to_abi();
     let partials = Partials::new(shape, options.splits);
     // SAFETY: the workspace holds the counter behind the partial results.

@@ -44,6 +44,7 @@ pub(super) fn request(
     let kv_rows = options.paged.map_or(shape.kv_len, |paged| paged.page_size);
     let kv = packed(shape.kv_heads, kv_rows, shape.head_dim)?;
     let mut sizes = convert::shape(shape);
+    options.ragged.fill(&mut sizes);
     if let Some(paged) = &options.paged {
         // How many pages there are is known where k and v are.
         paged.fill(&mut sizes, 0);

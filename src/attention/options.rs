@@ -1,6 +1,7 @@
 //! What a caller can ask of forward attention.
 
 use super::paged::PagedKv;
+use super::ragged::Ragged;
 use crate::error::{Error, Result};
 use crate::kernels::bindings as abi;
 use crate::kernels::family::KernelFamily;
@@ -25,12 +26,14 @@ pub struct ForwardOptions<'a> {
     pub family: KernelFamily,
     /// K and V in pages; `None`: a tensor with a row for each key.
     pub paged: Option<PagedKv<'a>>,
+    /// Lengths of the sequences where they differ. The default: all have those of the shape.
+    pub ragged: Ragged<'a>,
 }
 
 impl Default for ForwardOptions<'_> {
     fn default() -> Self {
         let (mask, family) = (Mask::FULL, KernelFamily::Auto);
-        Self { mask, scale: None, softcap: None, sink: None, splits: 1, family, paged: None }
+        Self { mask, scale: None, softcap: None, sink: None, splits: 1, family, paged: None, ragged: Ragged::default() }
     }
 }
 
@@ -73,6 +76,13 @@ impl ForwardOptions<'_> {
                 expected: format!("{} packed elements, one for each query head", shape.q_heads),
                 got: format!("{:?}", sink.dims()),
             });
+        }
+        self.ragged.validate(shape)?;
+        if self.ragged.cu_seqlens_q.is_some() && self.splits != 1 {
+            return value("splits", "1 for packed queries", self.splits.to_string());
+        }
+        if self.ragged.cu_seqlens_k.is_some() && self.paged.is_some() {
+            return value("cu_seqlens_k", "none for K and V in pages, which have kv_lens", "both".into());
         }
         self.paged.map_or(Ok(()), |paged| paged.validate(shape))
     }

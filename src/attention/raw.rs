@@ -8,11 +8,11 @@ use crate::error::Result;
 use crate::kernels::table::KernelInfo;
 
 pub use crate::kernels::bindings::{
-    lacuna_block_formula, lacuna_block_max_params, lacuna_block_plan, lacuna_forward_params, lacuna_gate_pool_params,
-    lacuna_gate_project_params, lacuna_gate_select_params, lacuna_gate_span, lacuna_gather_forward_params,
-    lacuna_gather_plan, lacuna_hyper_plan_params, lacuna_hyper_sizes, lacuna_mask, lacuna_mask_to_lists_params,
-    lacuna_merge_params, lacuna_plan_to_mask_params, lacuna_schedule, lacuna_schedule_params, lacuna_shape,
-    lacuna_strides,
+    lacuna_block_formula, lacuna_block_max_params, lacuna_block_plan, lacuna_cache_append_params,
+    lacuna_forward_params, lacuna_gate_pool_params, lacuna_gate_project_params, lacuna_gate_select_params,
+    lacuna_gate_span, lacuna_gather_forward_params, lacuna_gather_plan, lacuna_hyper_plan_params, lacuna_hyper_sizes,
+    lacuna_mask, lacuna_mask_to_lists_params, lacuna_merge_params, lacuna_page_table_params,
+    lacuna_plan_to_mask_params, lacuna_schedule, lacuna_schedule_params, lacuna_shape, lacuna_strides,
 };
 
 /// Which kernel serves a request; no tensor is read.
@@ -99,6 +99,10 @@ entry_points! {
     plan_to_mask(lacuna_plan_to_mask_params);
     /// Attention of 1 to 16 queries a sequence over a plan.
     decode(lacuna_forward_params);
+    /// Builds a block table and lengths from page lists.
+    page_table(lacuna_page_table_params);
+    /// Copies new keys and values into a cache that keeps what its pattern still reaches.
+    cache_append(lacuna_cache_append_params);
     /// Pools blocks of a gate's inputs.
     gate_pool(lacuna_gate_pool_params);
     /// Projects pooled features to gate vectors.

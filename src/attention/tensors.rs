@@ -19,7 +19,11 @@ pub(super) struct Tensors<'a, T: Half> {
 }
 
 /// The arguments whose memory a call uses, in the order of [`Tensors::owners`].
-const NAMES: [&str; 9] = ["q", "k", "v", "out", "lse", "sink", "block_table", "plan", "plan"];
+const NAMES: [&str; 12] =
+    ["q", "k", "v", "out", "lse", "sink", "block_table", "cu_seqlens_q", "cu_seqlens_k", "kv_lens", "plan", "plan"];
+
+/// As many streams as a call has owners of memory, the workspace and one more included.
+pub(super) const OWNERS: usize = NAMES.len() + 2;
 
 impl<'a, T: Half> Tensors<'a, T> {
     /// Checks sizes and types, and puts pointers, strides and pages into `params`.
@@ -33,10 +37,15 @@ impl<'a, T: Half> Tensors<'a, T> {
         if T::DTYPE != shape.dtype {
             return Err(Error::Value { what: "dtype", expected: T::DTYPE.to_string(), got: shape.dtype.to_string() });
         }
-        let q_dims = [shape.batch, shape.q_heads, shape.q_len, shape.head_dim];
-        let (batches, kv_rows) = match &options.paged {
-            Some(paged) => (k.dims()[0], paged.page_size),
-            None => (shape.batch, shape.kv_len),
+        let (sequences, q_rows) = match options.ragged.cu_seqlens_q {
+            Some(_) => (1, packed_rows("q", q.dims())?),
+            None => (shape.batch, shape.q_len),
+        };
+        let q_dims = [sequences, shape.q_heads, q_rows, shape.head_dim];
+        let (batches, kv_rows) = match (&options.paged, options.ragged.cu_seqlens_k) {
+            (Some(paged), _) => (k.dims()[0], paged.page_size),
+            (None, Some(_)) => (1, packed_rows("k", k.dims())?),
+            (None, None) => (shape.batch, shape.kv_len),
         };
         let kv_dims = [batches, shape.kv_heads, kv_rows, shape.head_dim];
         check_dims("q", q.dims(), q_dims)?;
@@ -44,7 +53,13 @@ impl<'a, T: Half> Tensors<'a, T> {
         check_dims("v", v.dims(), kv_dims)?;
         check_dims("out", out.dims(), q_dims)?;
         if let Some(lse) = lse {
-            check_dims("lse", lse.dims(), [shape.batch, shape.q_heads, shape.q_len, 1])?;
+            check_dims("lse", lse.dims(), [sequences, shape.q_heads, q_rows, 1])?;
+        }
+        if options.ragged.cu_seqlens_q.is_some() {
+            params.shape.q_rows = q_rows as i32;
+        }
+        if options.ragged.cu_seqlens_k.is_some() {
+            params.shape.k_rows = kv_rows as i32;
         }
         if let Some(paged) = &options.paged {
             // Repeated pages may be more than 32 bits count.
@@ -64,14 +79,17 @@ impl<'a, T: Half> Tensors<'a, T> {
         Ok(())
     }
 
-    /// The streams that the memory of tensors, options and plan belongs to, all of them on the stream's device.
+    /// The streams that the memory of tensors, options and plan belongs to, all of them on the stream's device; at the
+    /// end room for two more.
     pub(super) fn owners<'s>(
         &'s self,
         stream: &'s Stream,
         options: &'s ForwardOptions<'_>,
         plan: &'s BlockPlan,
-    ) -> Result<[&'s Stream; 9]> {
+    ) -> Result<[&'s Stream; OWNERS]> {
         let [offsets, indices] = plan.owners(stream);
+        let [q_starts, k_starts, kv_lens] =
+            options.ragged.vectors().map(|(_, vector)| vector.map_or(stream, |vector| vector.stream()));
         let owners = [
             self.q.stream(),
             self.k.stream(),
@@ -80,8 +98,13 @@ impl<'a, T: Half> Tensors<'a, T> {
             self.lse.as_ref().map_or(stream, |lse| lse.stream()),
             options.sink.map_or(stream, |sink| sink.stream()),
             options.paged.as_ref().map_or(stream, |paged| paged.block_table.stream()),
+            q_starts,
+            k_starts,
+            kv_lens,
             offsets,
             indices,
+            stream,
+            stream,
         ];
         for (what, owner) in NAMES.into_iter().zip(owners) {
             stream.device().check_memory(what, owner.device())?;
@@ -156,6 +179,15 @@ pub(super) fn check_workspace(workspace: &Buffer, needed: usize) -> Result<()> {
     }
     let expected = format!("at least {needed} bytes");
     Err(Error::Shape { what: "workspace", expected, got: workspace.len().to_string() })
+}
+
+/// Rows of packed sequences, which the kernels count in 31 bits.
+fn packed_rows(what: &'static str, dims: [usize; 4]) -> Result<usize> {
+    let rows = dims[2];
+    if rows <= 1 << 30 {
+        return Ok(rows);
+    }
+    Err(Error::Shape { what, expected: "at most 2^30 rows".into(), got: rows.to_string() })
 }
 
 pub(super) fn check_dims(what: &'static str, got: [usize; 4], expected: [usize; 4]) -> Result<()> {

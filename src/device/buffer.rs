@@ -15,6 +15,8 @@ pub struct Buffer {
     pointer: *mut u8,
     bytes: usize,
     stream: Stream,
+    /// Freed here; otherwise somebody else's.
+    owned: bool,
 }
 
 // SAFETY: the memory belongs to the device, not to a thread; streams are shared between threads as well.
@@ -43,7 +45,30 @@ impl Buffer {
             _ => None,
         }
         .ok_or_else(out_of_memory)?;
-        Ok(Self { pointer, bytes, stream: stream.clone() })
+        Ok(Self { pointer, bytes, stream: stream.clone(), owned: true })
+    }
+
+    /// Somebody else's memory as a buffer, for workspaces that the caller allocates. It is never freed here.
+    ///
+    /// # Safety
+    /// `[pointer, pointer + bytes)` must be memory of `stream`'s device, and while the buffer lives nobody else may use
+    /// or free it except in the order of `stream`.
+    ///
+    /// # Errors
+    /// [`Error::Value`] for an address that is no multiple of 16, or null with bytes.
+    pub unsafe fn from_raw(stream: &Stream, pointer: *mut u8, bytes: usize) -> Result<Self> {
+        if bytes > 0 && (pointer.is_null() || !pointer.addr().is_multiple_of(16)) {
+            let (expected, got) = ("not null and a multiple of 16".into(), format!("{pointer:p}"));
+            return Err(Error::Value { what: "address of a buffer", expected, got });
+        }
+        // SAFETY: passed on to the caller.
+        Ok(unsafe { Self::foreign(stream, pointer, bytes) })
+    }
+
+    /// # Safety
+    /// As [`Buffer::from_raw`]; the address may have any alignment.
+    pub(crate) unsafe fn foreign(stream: &Stream, pointer: *mut u8, bytes: usize) -> Self {
+        Self { pointer, bytes, stream: stream.clone(), owned: false }
     }
 
     /// Size in bytes.
@@ -146,6 +171,9 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
+        if !self.owned {
+            return;
+        }
         match self.stream.handle() {
             #[cfg(feature = "simt")]
             // SAFETY: made by `alloc`, freed once; launches are synchronous.

@@ -2,8 +2,8 @@
 #![allow(non_camel_case_types, missing_docs, unreachable_pub, dead_code)]
 #![allow(clippy::all, clippy::pedantic, clippy::undocumented_unsafe_blocks, rustdoc::all)]
 
-pub const LACUNA_KERNELS_ABI: i32 = 3;
 pub const LACUNA_MAX_SPLITS: i32 = 64;
+pub const LACUNA_KERNELS_ABI: i32 = 4;
 pub const LACUNA_OK: lacuna_status = 0;
 /// a parameter breaks its stated range
 pub const LACUNA_INVALID_ARGUMENT: lacuna_status = 1;
@@ -60,10 +60,13 @@ pub struct lacuna_shape {
     pub head_dim: i32,
     /// lacuna_dtype of q, k, v, out
     pub dtype: i32,
-    pub reserved: i32,
-    /// [batch + 1] ragged queries, or null
+    /// rows of q, out and lse where cu_seqlens_q is given
+    pub q_rows: i32,
+    /// [batch + 1] or null. Queries are packed: those of sequence b are the rows
+    /// [cu_seqlens_q[b], cu_seqlens_q[b + 1]), and strides of the batch do not matter. What
+    /// contradicts q_rows and q_len is cut
     pub cu_seqlens_q: *const i32,
-    /// [batch + 1] ragged keys, or null
+    /// [batch + 1] or null: the same for k and v (not with block_table or kv_lens)
     pub cu_seqlens_k: *const i32,
     /// [batch, kv_heads or 1, ceil(kv_len / page_size)] paged K and V, or null
     pub block_table: *const i32,
@@ -77,10 +80,13 @@ pub struct lacuna_shape {
     /// [batch] keys of each sequence, cut to [0, kv_len], or null: kv_len for all.
     /// Queries stand at the end of their own sequence's keys
     pub kv_lens: *const i32,
+    /// rows of k and v where cu_seqlens_k is given
+    pub k_rows: i32,
+    pub padding: i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_shape"][::core::mem::size_of::<lacuna_shape>() - 88usize];
+    ["Size of lacuna_shape"][::core::mem::size_of::<lacuna_shape>() - 96usize];
     ["Alignment of lacuna_shape"][::core::mem::align_of::<lacuna_shape>() - 8usize];
     ["Offset of field: lacuna_shape::batch"][::core::mem::offset_of!(lacuna_shape, batch) - 0usize];
     ["Offset of field: lacuna_shape::q_heads"][::core::mem::offset_of!(lacuna_shape, q_heads) - 4usize];
@@ -89,7 +95,7 @@ const _: () = {
     ["Offset of field: lacuna_shape::kv_len"][::core::mem::offset_of!(lacuna_shape, kv_len) - 16usize];
     ["Offset of field: lacuna_shape::head_dim"][::core::mem::offset_of!(lacuna_shape, head_dim) - 20usize];
     ["Offset of field: lacuna_shape::dtype"][::core::mem::offset_of!(lacuna_shape, dtype) - 24usize];
-    ["Offset of field: lacuna_shape::reserved"][::core::mem::offset_of!(lacuna_shape, reserved) - 28usize];
+    ["Offset of field: lacuna_shape::q_rows"][::core::mem::offset_of!(lacuna_shape, q_rows) - 28usize];
     ["Offset of field: lacuna_shape::cu_seqlens_q"][::core::mem::offset_of!(lacuna_shape, cu_seqlens_q) - 32usize];
     ["Offset of field: lacuna_shape::cu_seqlens_k"][::core::mem::offset_of!(lacuna_shape, cu_seqlens_k) - 40usize];
     ["Offset of field: lacuna_shape::block_table"][::core::mem::offset_of!(lacuna_shape, block_table) - 48usize];
@@ -100,6 +106,8 @@ const _: () = {
     ["Offset of field: lacuna_shape::page_size"][::core::mem::offset_of!(lacuna_shape, page_size) - 72usize];
     ["Offset of field: lacuna_shape::pages"][::core::mem::offset_of!(lacuna_shape, pages) - 76usize];
     ["Offset of field: lacuna_shape::kv_lens"][::core::mem::offset_of!(lacuna_shape, kv_lens) - 80usize];
+    ["Offset of field: lacuna_shape::k_rows"][::core::mem::offset_of!(lacuna_shape, k_rows) - 88usize];
+    ["Offset of field: lacuna_shape::padding"][::core::mem::offset_of!(lacuna_shape, padding) - 92usize];
 };
 impl Default for lacuna_shape {
     fn default() -> Self {
@@ -129,9 +137,11 @@ const _: () = {
     ["Offset of field: lacuna_mask::window_left"][::core::mem::offset_of!(lacuna_mask, window_left) - 4usize];
     ["Offset of field: lacuna_mask::window_right"][::core::mem::offset_of!(lacuna_mask, window_right) - 8usize];
 };
-/// Block (i, j) of plan head h is attended iff j < sink_blocks, or i - j < local_blocks (and j <= i), or
-/// (j + h / heads_per_step * head_step + head_offset) % vertical_stride == 0, or h >= dense_from; in any case only
-/// blocks that hold a key the token mask shows to a row of i.
+/// Block (i, j) of plan head h is attended iff j < sink_blocks, or it lies in the window (j <= i and i - j <
+/// local_blocks, or j > i and j - i <= local_after), or (x + h / heads_per_step * head_step + head_offset) %
+/// vertical_stride == 0, or h >= dense_from; in any case only blocks that hold a key the token mask shows to a row of i.
+/// x is j, or with `relative` the distance from the window: max(0, i - j - local_blocks + 1) + max(0, j - i -
+/// local_after).
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct lacuna_block_formula {
@@ -149,10 +159,15 @@ pub struct lacuna_block_formula {
     pub dense_from: i32,
     /// >= 0
     pub sink_blocks: i32,
+    /// blocks of the window after the diagonal one; -1, with local_blocks 0: the diagonal block
+    /// is at distance 2, the others one further than with 0
+    pub local_after: i32,
+    /// 0: columns at multiples of the stride; 1: at such distances from the window
+    pub relative: i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_block_formula"][::core::mem::size_of::<lacuna_block_formula>() - 28usize];
+    ["Size of lacuna_block_formula"][::core::mem::size_of::<lacuna_block_formula>() - 36usize];
     ["Alignment of lacuna_block_formula"][::core::mem::align_of::<lacuna_block_formula>() - 4usize];
     ["Offset of field: lacuna_block_formula::local_blocks"]
         [::core::mem::offset_of!(lacuna_block_formula, local_blocks) - 0usize];
@@ -168,6 +183,10 @@ const _: () = {
         [::core::mem::offset_of!(lacuna_block_formula, dense_from) - 20usize];
     ["Offset of field: lacuna_block_formula::sink_blocks"]
         [::core::mem::offset_of!(lacuna_block_formula, sink_blocks) - 24usize];
+    ["Offset of field: lacuna_block_formula::local_after"]
+        [::core::mem::offset_of!(lacuna_block_formula, local_after) - 28usize];
+    ["Offset of field: lacuna_block_formula::relative"]
+        [::core::mem::offset_of!(lacuna_block_formula, relative) - 32usize];
 };
 /// For each plan row (sequence b, plan head p, query block i) the KV blocks to attend. Query head h uses plan head
 /// h * heads / q_heads. Row number: (plan_batch == 1 ? 0 : b) * heads * q_blocks + p * q_blocks + i.
@@ -187,12 +206,12 @@ pub struct lacuna_block_plan {
     /// query block 0 starts row_shift rows before the first query: 0, or
     /// (kv_len - q_len) % block_q when rows count absolute positions
     pub row_shift: i32,
-    /// absolute index of query block 0 (a formula's i = first_row + row)
+    /// absolute index of query block 0 (a formula's i = first_row + row); may be negative
     pub first_row: i32,
     /// lists: elements of indices
     pub capacity: i32,
-    /// 1: query blocks count absolute positions. With kv_lens, row_shift and first_row of a
-    /// formula then follow from each sequence's length, and those here do not matter
+    /// 1: query blocks count absolute positions. With lengths on the device, row_shift and first_row
+    /// of a formula then follow from those of each sequence, and those here do not matter
     pub absolute: i32,
     pub reserved: i32,
     /// lists: [rows + 1]
@@ -203,7 +222,7 @@ pub struct lacuna_block_plan {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_block_plan"][::core::mem::size_of::<lacuna_block_plan>() - 88usize];
+    ["Size of lacuna_block_plan"][::core::mem::size_of::<lacuna_block_plan>() - 96usize];
     ["Alignment of lacuna_block_plan"][::core::mem::align_of::<lacuna_block_plan>() - 8usize];
     ["Offset of field: lacuna_block_plan::kind"][::core::mem::offset_of!(lacuna_block_plan, kind) - 0usize];
     ["Offset of field: lacuna_block_plan::plan_batch"][::core::mem::offset_of!(lacuna_block_plan, plan_batch) - 4usize];
@@ -322,46 +341,46 @@ pub struct lacuna_forward_params {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_forward_params"][::core::mem::size_of::<lacuna_forward_params>() - 464usize];
+    ["Size of lacuna_forward_params"][::core::mem::size_of::<lacuna_forward_params>() - 480usize];
     ["Alignment of lacuna_forward_params"][::core::mem::align_of::<lacuna_forward_params>() - 8usize];
     ["Offset of field: lacuna_forward_params::shape"][::core::mem::offset_of!(lacuna_forward_params, shape) - 0usize];
-    ["Offset of field: lacuna_forward_params::mask"][::core::mem::offset_of!(lacuna_forward_params, mask) - 88usize];
-    ["Offset of field: lacuna_forward_params::plan"][::core::mem::offset_of!(lacuna_forward_params, plan) - 104usize];
+    ["Offset of field: lacuna_forward_params::mask"][::core::mem::offset_of!(lacuna_forward_params, mask) - 96usize];
+    ["Offset of field: lacuna_forward_params::plan"][::core::mem::offset_of!(lacuna_forward_params, plan) - 112usize];
     ["Offset of field: lacuna_forward_params::schedule"]
-        [::core::mem::offset_of!(lacuna_forward_params, schedule) - 192usize];
-    ["Offset of field: lacuna_forward_params::q"][::core::mem::offset_of!(lacuna_forward_params, q) - 248usize];
-    ["Offset of field: lacuna_forward_params::k"][::core::mem::offset_of!(lacuna_forward_params, k) - 256usize];
-    ["Offset of field: lacuna_forward_params::v"][::core::mem::offset_of!(lacuna_forward_params, v) - 264usize];
-    ["Offset of field: lacuna_forward_params::out"][::core::mem::offset_of!(lacuna_forward_params, out) - 272usize];
-    ["Offset of field: lacuna_forward_params::lse"][::core::mem::offset_of!(lacuna_forward_params, lse) - 280usize];
-    ["Offset of field: lacuna_forward_params::sink"][::core::mem::offset_of!(lacuna_forward_params, sink) - 288usize];
+        [::core::mem::offset_of!(lacuna_forward_params, schedule) - 208usize];
+    ["Offset of field: lacuna_forward_params::q"][::core::mem::offset_of!(lacuna_forward_params, q) - 264usize];
+    ["Offset of field: lacuna_forward_params::k"][::core::mem::offset_of!(lacuna_forward_params, k) - 272usize];
+    ["Offset of field: lacuna_forward_params::v"][::core::mem::offset_of!(lacuna_forward_params, v) - 280usize];
+    ["Offset of field: lacuna_forward_params::out"][::core::mem::offset_of!(lacuna_forward_params, out) - 288usize];
+    ["Offset of field: lacuna_forward_params::lse"][::core::mem::offset_of!(lacuna_forward_params, lse) - 296usize];
+    ["Offset of field: lacuna_forward_params::sink"][::core::mem::offset_of!(lacuna_forward_params, sink) - 304usize];
     ["Offset of field: lacuna_forward_params::q_stride"]
-        [::core::mem::offset_of!(lacuna_forward_params, q_stride) - 296usize];
+        [::core::mem::offset_of!(lacuna_forward_params, q_stride) - 312usize];
     ["Offset of field: lacuna_forward_params::k_stride"]
-        [::core::mem::offset_of!(lacuna_forward_params, k_stride) - 320usize];
+        [::core::mem::offset_of!(lacuna_forward_params, k_stride) - 336usize];
     ["Offset of field: lacuna_forward_params::v_stride"]
-        [::core::mem::offset_of!(lacuna_forward_params, v_stride) - 344usize];
+        [::core::mem::offset_of!(lacuna_forward_params, v_stride) - 360usize];
     ["Offset of field: lacuna_forward_params::out_stride"]
-        [::core::mem::offset_of!(lacuna_forward_params, out_stride) - 368usize];
+        [::core::mem::offset_of!(lacuna_forward_params, out_stride) - 384usize];
     ["Offset of field: lacuna_forward_params::lse_stride"]
-        [::core::mem::offset_of!(lacuna_forward_params, lse_stride) - 392usize];
-    ["Offset of field: lacuna_forward_params::scale"][::core::mem::offset_of!(lacuna_forward_params, scale) - 416usize];
+        [::core::mem::offset_of!(lacuna_forward_params, lse_stride) - 408usize];
+    ["Offset of field: lacuna_forward_params::scale"][::core::mem::offset_of!(lacuna_forward_params, scale) - 432usize];
     ["Offset of field: lacuna_forward_params::softcap"]
-        [::core::mem::offset_of!(lacuna_forward_params, softcap) - 420usize];
+        [::core::mem::offset_of!(lacuna_forward_params, softcap) - 436usize];
     ["Offset of field: lacuna_forward_params::splits"]
-        [::core::mem::offset_of!(lacuna_forward_params, splits) - 424usize];
+        [::core::mem::offset_of!(lacuna_forward_params, splits) - 440usize];
     ["Offset of field: lacuna_forward_params::split_keys"]
-        [::core::mem::offset_of!(lacuna_forward_params, split_keys) - 428usize];
+        [::core::mem::offset_of!(lacuna_forward_params, split_keys) - 444usize];
     ["Offset of field: lacuna_forward_params::family"]
-        [::core::mem::offset_of!(lacuna_forward_params, family) - 432usize];
+        [::core::mem::offset_of!(lacuna_forward_params, family) - 448usize];
     ["Offset of field: lacuna_forward_params::reserved"]
-        [::core::mem::offset_of!(lacuna_forward_params, reserved) - 436usize];
+        [::core::mem::offset_of!(lacuna_forward_params, reserved) - 452usize];
     ["Offset of field: lacuna_forward_params::partial_out"]
-        [::core::mem::offset_of!(lacuna_forward_params, partial_out) - 440usize];
+        [::core::mem::offset_of!(lacuna_forward_params, partial_out) - 456usize];
     ["Offset of field: lacuna_forward_params::partial_lse"]
-        [::core::mem::offset_of!(lacuna_forward_params, partial_lse) - 448usize];
+        [::core::mem::offset_of!(lacuna_forward_params, partial_lse) - 464usize];
     ["Offset of field: lacuna_forward_params::counter"]
-        [::core::mem::offset_of!(lacuna_forward_params, counter) - 456usize];
+        [::core::mem::offset_of!(lacuna_forward_params, counter) - 472usize];
 };
 impl Default for lacuna_forward_params {
     fn default() -> Self {
@@ -435,16 +454,23 @@ pub struct lacuna_schedule_params {
     pub plan: lacuna_block_plan,
     /// outputs
     pub schedule: lacuna_schedule,
+    /// 1: for calls with lengths on the device, which see other keys than the shape says
+    pub ragged: i32,
+    pub reserved: i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_schedule_params"][::core::mem::size_of::<lacuna_schedule_params>() - 248usize];
+    ["Size of lacuna_schedule_params"][::core::mem::size_of::<lacuna_schedule_params>() - 272usize];
     ["Alignment of lacuna_schedule_params"][::core::mem::align_of::<lacuna_schedule_params>() - 8usize];
     ["Offset of field: lacuna_schedule_params::shape"][::core::mem::offset_of!(lacuna_schedule_params, shape) - 0usize];
-    ["Offset of field: lacuna_schedule_params::mask"][::core::mem::offset_of!(lacuna_schedule_params, mask) - 88usize];
-    ["Offset of field: lacuna_schedule_params::plan"][::core::mem::offset_of!(lacuna_schedule_params, plan) - 104usize];
+    ["Offset of field: lacuna_schedule_params::mask"][::core::mem::offset_of!(lacuna_schedule_params, mask) - 96usize];
+    ["Offset of field: lacuna_schedule_params::plan"][::core::mem::offset_of!(lacuna_schedule_params, plan) - 112usize];
     ["Offset of field: lacuna_schedule_params::schedule"]
-        [::core::mem::offset_of!(lacuna_schedule_params, schedule) - 192usize];
+        [::core::mem::offset_of!(lacuna_schedule_params, schedule) - 208usize];
+    ["Offset of field: lacuna_schedule_params::ragged"]
+        [::core::mem::offset_of!(lacuna_schedule_params, ragged) - 264usize];
+    ["Offset of field: lacuna_schedule_params::reserved"]
+        [::core::mem::offset_of!(lacuna_schedule_params, reserved) - 268usize];
 };
 impl Default for lacuna_schedule_params {
     fn default() -> Self {
@@ -519,18 +545,233 @@ pub struct lacuna_plan_to_mask_params {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_plan_to_mask_params"][::core::mem::size_of::<lacuna_plan_to_mask_params>() - 200usize];
+    ["Size of lacuna_plan_to_mask_params"][::core::mem::size_of::<lacuna_plan_to_mask_params>() - 216usize];
     ["Alignment of lacuna_plan_to_mask_params"][::core::mem::align_of::<lacuna_plan_to_mask_params>() - 8usize];
     ["Offset of field: lacuna_plan_to_mask_params::shape"]
         [::core::mem::offset_of!(lacuna_plan_to_mask_params, shape) - 0usize];
     ["Offset of field: lacuna_plan_to_mask_params::mask"]
-        [::core::mem::offset_of!(lacuna_plan_to_mask_params, mask) - 88usize];
+        [::core::mem::offset_of!(lacuna_plan_to_mask_params, mask) - 96usize];
     ["Offset of field: lacuna_plan_to_mask_params::plan"]
-        [::core::mem::offset_of!(lacuna_plan_to_mask_params, plan) - 104usize];
+        [::core::mem::offset_of!(lacuna_plan_to_mask_params, plan) - 112usize];
     ["Offset of field: lacuna_plan_to_mask_params::block_mask"]
-        [::core::mem::offset_of!(lacuna_plan_to_mask_params, block_mask) - 192usize];
+        [::core::mem::offset_of!(lacuna_plan_to_mask_params, block_mask) - 208usize];
 };
 impl Default for lacuna_plan_to_mask_params {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+/// Page lists of sequences of different lengths (FlashInfer's paged KV: kv_indptr, kv_indices, kv_last_page_len) to a
+/// block table with one row for each sequence, and to lengths. What contradicts indices_len, max_pages or kv_len is cut.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct lacuna_page_table_params {
+    pub batch: i32,
+    /// tokens of a page
+    pub page_size: i32,
+    /// entries of a row of block_table
+    pub max_pages: i32,
+    /// the longest that a sequence may be; at most max_pages * page_size
+    pub kv_len: i32,
+    /// page ids in indices
+    pub indices_len: i32,
+    pub reserved: i32,
+    /// [batch + 1] the pages of sequence b are indices[indptr[b] .. indptr[b + 1])
+    pub indptr: *const i32,
+    /// [indices_len] page ids
+    pub indices: *const i32,
+    /// [batch] keys in the last page of each sequence, cut to [0, page_size]
+    pub last_page_len: *const i32,
+    /// [batch, max_pages]; -1 behind a sequence's pages
+    pub block_table: *mut i32,
+    pub block_table_batch_stride: i64,
+    /// [batch]
+    pub kv_lens: *mut i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of lacuna_page_table_params"][::core::mem::size_of::<lacuna_page_table_params>() - 72usize];
+    ["Alignment of lacuna_page_table_params"][::core::mem::align_of::<lacuna_page_table_params>() - 8usize];
+    ["Offset of field: lacuna_page_table_params::batch"]
+        [::core::mem::offset_of!(lacuna_page_table_params, batch) - 0usize];
+    ["Offset of field: lacuna_page_table_params::page_size"]
+        [::core::mem::offset_of!(lacuna_page_table_params, page_size) - 4usize];
+    ["Offset of field: lacuna_page_table_params::max_pages"]
+        [::core::mem::offset_of!(lacuna_page_table_params, max_pages) - 8usize];
+    ["Offset of field: lacuna_page_table_params::kv_len"]
+        [::core::mem::offset_of!(lacuna_page_table_params, kv_len) - 12usize];
+    ["Offset of field: lacuna_page_table_params::indices_len"]
+        [::core::mem::offset_of!(lacuna_page_table_params, indices_len) - 16usize];
+    ["Offset of field: lacuna_page_table_params::reserved"]
+        [::core::mem::offset_of!(lacuna_page_table_params, reserved) - 20usize];
+    ["Offset of field: lacuna_page_table_params::indptr"]
+        [::core::mem::offset_of!(lacuna_page_table_params, indptr) - 24usize];
+    ["Offset of field: lacuna_page_table_params::indices"]
+        [::core::mem::offset_of!(lacuna_page_table_params, indices) - 32usize];
+    ["Offset of field: lacuna_page_table_params::last_page_len"]
+        [::core::mem::offset_of!(lacuna_page_table_params, last_page_len) - 40usize];
+    ["Offset of field: lacuna_page_table_params::block_table"]
+        [::core::mem::offset_of!(lacuna_page_table_params, block_table) - 48usize];
+    ["Offset of field: lacuna_page_table_params::block_table_batch_stride"]
+        [::core::mem::offset_of!(lacuna_page_table_params, block_table_batch_stride) - 56usize];
+    ["Offset of field: lacuna_page_table_params::kv_lens"]
+        [::core::mem::offset_of!(lacuna_page_table_params, kv_lens) - 64usize];
+};
+impl Default for lacuna_page_table_params {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+/// New keys and values into a paged cache that keeps, of each KV head, only the blocks that its pattern still reaches.
+/// Which page a block of a head gets, and which query block reaches it last, is known in advance; no two blocks that are
+/// needed at one time share a page. Token t of sequence b goes to position kv_lens[b] - added[b] + t; those before 0 or
+/// beyond the last block are dropped. Afterwards the table holds the page of every block that a query from position
+/// kv_lens[b] - queries on can reach, and -1 for the others up to kv_lens[b].
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct lacuna_cache_append_params {
+    pub batch: i32,
+    pub kv_heads: i32,
+    /// a multiple of 8
+    pub head_dim: i32,
+    /// new tokens of a sequence; the most of them when added is given
+    pub len: i32,
+    /// keys of a block, which is a page: 16, 32, 64 or 128
+    pub block: i32,
+    /// that a sequence can have
+    pub blocks: i32,
+    /// of the new tokens, the last ones that attend over the cache after this call
+    pub queries: i32,
+    /// blocks this far before the first new one may be dropped; older ones do not change
+    pub reach: i32,
+    /// pages of a sequence: b has those from b * sequence_pages on
+    pub sequence_pages: i32,
+    pub reserved: i32,
+    /// [batch] keys of each sequence after the call
+    pub kv_lens: *const i32,
+    /// [batch] new tokens of each sequence, cut to [0, len], or null: len for all
+    pub added: *const i32,
+    /// [kv_heads, blocks] page of each block among those of its sequence
+    pub homes: *const i32,
+    /// [kv_heads, blocks] last query block that reaches it; -1: none does
+    pub last_rows: *const i32,
+    /// [batch, kv_heads, blocks] contiguous
+    pub block_table: *mut i32,
+    /// [batch, kv_heads, len, head_dim], 16-bit elements
+    pub k: *const ::core::ffi::c_void,
+    /// as k
+    pub v: *const ::core::ffi::c_void,
+    /// [batch * sequence_pages, block, head_dim] contiguous: a page is of one head
+    pub k_pages: *mut ::core::ffi::c_void,
+    /// as k_pages
+    pub v_pages: *mut ::core::ffi::c_void,
+    pub k_stride: lacuna_strides,
+    pub v_stride: lacuna_strides,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of lacuna_cache_append_params"][::core::mem::size_of::<lacuna_cache_append_params>() - 160usize];
+    ["Alignment of lacuna_cache_append_params"][::core::mem::align_of::<lacuna_cache_append_params>() - 8usize];
+    ["Offset of field: lacuna_cache_append_params::batch"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, batch) - 0usize];
+    ["Offset of field: lacuna_cache_append_params::kv_heads"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, kv_heads) - 4usize];
+    ["Offset of field: lacuna_cache_append_params::head_dim"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, head_dim) - 8usize];
+    ["Offset of field: lacuna_cache_append_params::len"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, len) - 12usize];
+    ["Offset of field: lacuna_cache_append_params::block"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, block) - 16usize];
+    ["Offset of field: lacuna_cache_append_params::blocks"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, blocks) - 20usize];
+    ["Offset of field: lacuna_cache_append_params::queries"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, queries) - 24usize];
+    ["Offset of field: lacuna_cache_append_params::reach"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, reach) - 28usize];
+    ["Offset of field: lacuna_cache_append_params::sequence_pages"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, sequence_pages) - 32usize];
+    ["Offset of field: lacuna_cache_append_params::reserved"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, reserved) - 36usize];
+    ["Offset of field: lacuna_cache_append_params::kv_lens"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, kv_lens) - 40usize];
+    ["Offset of field: lacuna_cache_append_params::added"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, added) - 48usize];
+    ["Offset of field: lacuna_cache_append_params::homes"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, homes) - 56usize];
+    ["Offset of field: lacuna_cache_append_params::last_rows"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, last_rows) - 64usize];
+    ["Offset of field: lacuna_cache_append_params::block_table"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, block_table) - 72usize];
+    ["Offset of field: lacuna_cache_append_params::k"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, k) - 80usize];
+    ["Offset of field: lacuna_cache_append_params::v"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, v) - 88usize];
+    ["Offset of field: lacuna_cache_append_params::k_pages"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, k_pages) - 96usize];
+    ["Offset of field: lacuna_cache_append_params::v_pages"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, v_pages) - 104usize];
+    ["Offset of field: lacuna_cache_append_params::k_stride"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, k_stride) - 112usize];
+    ["Offset of field: lacuna_cache_append_params::v_stride"]
+        [::core::mem::offset_of!(lacuna_cache_append_params, v_stride) - 136usize];
+};
+impl Default for lacuna_cache_append_params {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+/// What serves a request: it depends on shape, plan, family, scale, softcap, splits, and on where the rows of q, k, v
+/// and out start. Reads no tensor.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct lacuna_forward_config {
+    /// name, e.g. "sm80_forward_d64_bf16"
+    pub kernel: [::core::ffi::c_char; 64usize],
+    /// lacuna_family
+    pub family: i32,
+    /// query rows of a kernel tile: rows that share a load of K and V
+    pub tile_q: i32,
+    /// keys of a kernel tile
+    pub tile_k: i32,
+    /// query heads in a tile, of tile_q / heads rows each
+    pub heads: i32,
+    /// query rows that a schedule row must have at least
+    pub schedule_q: i32,
+    pub threads: i32,
+    pub smem_bytes: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of lacuna_forward_config"][::core::mem::size_of::<lacuna_forward_config>() - 92usize];
+    ["Alignment of lacuna_forward_config"][::core::mem::align_of::<lacuna_forward_config>() - 4usize];
+    ["Offset of field: lacuna_forward_config::kernel"][::core::mem::offset_of!(lacuna_forward_config, kernel) - 0usize];
+    ["Offset of field: lacuna_forward_config::family"]
+        [::core::mem::offset_of!(lacuna_forward_config, family) - 64usize];
+    ["Offset of field: lacuna_forward_config::tile_q"]
+        [::core::mem::offset_of!(lacuna_forward_config, tile_q) - 68usize];
+    ["Offset of field: lacuna_forward_config::tile_k"]
+        [::core::mem::offset_of!(lacuna_forward_config, tile_k) - 72usize];
+    ["Offset of field: lacuna_forward_config::heads"][::core::mem::offset_of!(lacuna_forward_config, heads) - 76usize];
+    ["Offset of field: lacuna_forward_config::schedule_q"]
+        [::core::mem::offset_of!(lacuna_forward_config, schedule_q) - 80usize];
+    ["Offset of field: lacuna_forward_config::threads"]
+        [::core::mem::offset_of!(lacuna_forward_config, threads) - 84usize];
+    ["Offset of field: lacuna_forward_config::smem_bytes"]
+        [::core::mem::offset_of!(lacuna_forward_config, smem_bytes) - 88usize];
+};
+impl Default for lacuna_forward_config {
     fn default() -> Self {
         let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
         unsafe {
@@ -542,12 +783,6 @@ impl Default for lacuna_plan_to_mask_params {
 pub const LACUNA_POOL_MAX: lacuna_pool = 1;
 pub const LACUNA_POOL_MIN: lacuna_pool = 2;
 pub const LACUNA_POOL_AVG: lacuna_pool = 4;
-/// ---------------------------------------------------------------------------------------------------------------
-/// Learned gates (SeerAttention): tokens -> pooled features -> gate vectors -> block lists. All arithmetic is f32.
-///
-/// Positions are absolute: token 0 of a call's sequence stands at its start, and blocks start at multiples of `block`.
-/// Row r of a call is the r-th block that its tokens touch: block start / block + r. A call of `len` tokens touches at
-/// most (len + 2 * block - 2) / block blocks; rows that a sequence does not touch are left alone.
 pub type lacuna_pool = i32;
 /// Which tokens each sequence of a call has.
 #[repr(C)]
@@ -771,8 +1006,8 @@ pub const LACUNA_GATE_CURRENT_APART: lacuna_gate_current = 1;
 pub const LACUNA_GATE_CURRENT_NEUTRAL: lacuna_gate_current = 2;
 pub type lacuna_gate_current = i32;
 /// P = softmax over the blocks a row may see of q_gate . k_gate / sqrt(gate_dim). A list serves one plan head and
-/// rows_per_list rows; where it serves several (head, row) members, its P is the maximum over them. Ties go to the lower
-/// block. Forced blocks are added to what the rule selects.
+/// rows_per_list rows; where it serves several (head, row) members, its P is the maximum over them, and for top-p that
+/// maximum over the sum of all. Ties go to the lower block. Forced blocks are added to what the rule selects.
 ///
 /// Rows that do not fit the capacity keep their forced and then their best blocks: all lists are cut to one length (some
 /// to one more) so that they fit.
@@ -947,34 +1182,34 @@ pub struct lacuna_block_max_params {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_block_max_params"][::core::mem::size_of::<lacuna_block_max_params>() - 232usize];
+    ["Size of lacuna_block_max_params"][::core::mem::size_of::<lacuna_block_max_params>() - 240usize];
     ["Alignment of lacuna_block_max_params"][::core::mem::align_of::<lacuna_block_max_params>() - 8usize];
     ["Offset of field: lacuna_block_max_params::shape"]
         [::core::mem::offset_of!(lacuna_block_max_params, shape) - 0usize];
     ["Offset of field: lacuna_block_max_params::mask"]
-        [::core::mem::offset_of!(lacuna_block_max_params, mask) - 88usize];
+        [::core::mem::offset_of!(lacuna_block_max_params, mask) - 96usize];
     ["Offset of field: lacuna_block_max_params::block_q"]
-        [::core::mem::offset_of!(lacuna_block_max_params, block_q) - 100usize];
+        [::core::mem::offset_of!(lacuna_block_max_params, block_q) - 108usize];
     ["Offset of field: lacuna_block_max_params::block_k"]
-        [::core::mem::offset_of!(lacuna_block_max_params, block_k) - 104usize];
+        [::core::mem::offset_of!(lacuna_block_max_params, block_k) - 112usize];
     ["Offset of field: lacuna_block_max_params::heads"]
-        [::core::mem::offset_of!(lacuna_block_max_params, heads) - 108usize];
+        [::core::mem::offset_of!(lacuna_block_max_params, heads) - 116usize];
     ["Offset of field: lacuna_block_max_params::row_shift"]
-        [::core::mem::offset_of!(lacuna_block_max_params, row_shift) - 112usize];
-    ["Offset of field: lacuna_block_max_params::q"][::core::mem::offset_of!(lacuna_block_max_params, q) - 120usize];
-    ["Offset of field: lacuna_block_max_params::k"][::core::mem::offset_of!(lacuna_block_max_params, k) - 128usize];
-    ["Offset of field: lacuna_block_max_params::lse"][::core::mem::offset_of!(lacuna_block_max_params, lse) - 136usize];
+        [::core::mem::offset_of!(lacuna_block_max_params, row_shift) - 120usize];
+    ["Offset of field: lacuna_block_max_params::q"][::core::mem::offset_of!(lacuna_block_max_params, q) - 128usize];
+    ["Offset of field: lacuna_block_max_params::k"][::core::mem::offset_of!(lacuna_block_max_params, k) - 136usize];
+    ["Offset of field: lacuna_block_max_params::lse"][::core::mem::offset_of!(lacuna_block_max_params, lse) - 144usize];
     ["Offset of field: lacuna_block_max_params::q_stride"]
-        [::core::mem::offset_of!(lacuna_block_max_params, q_stride) - 144usize];
+        [::core::mem::offset_of!(lacuna_block_max_params, q_stride) - 152usize];
     ["Offset of field: lacuna_block_max_params::k_stride"]
-        [::core::mem::offset_of!(lacuna_block_max_params, k_stride) - 168usize];
+        [::core::mem::offset_of!(lacuna_block_max_params, k_stride) - 176usize];
     ["Offset of field: lacuna_block_max_params::lse_stride"]
-        [::core::mem::offset_of!(lacuna_block_max_params, lse_stride) - 192usize];
+        [::core::mem::offset_of!(lacuna_block_max_params, lse_stride) - 200usize];
     ["Offset of field: lacuna_block_max_params::scale"]
-        [::core::mem::offset_of!(lacuna_block_max_params, scale) - 216usize];
+        [::core::mem::offset_of!(lacuna_block_max_params, scale) - 224usize];
     ["Offset of field: lacuna_block_max_params::reserved"]
-        [::core::mem::offset_of!(lacuna_block_max_params, reserved) - 220usize];
-    ["Offset of field: lacuna_block_max_params::map"][::core::mem::offset_of!(lacuna_block_max_params, map) - 224usize];
+        [::core::mem::offset_of!(lacuna_block_max_params, reserved) - 228usize];
+    ["Offset of field: lacuna_block_max_params::map"][::core::mem::offset_of!(lacuna_block_max_params, map) - 232usize];
 };
 impl Default for lacuna_block_max_params {
     fn default() -> Self {
@@ -1087,38 +1322,38 @@ pub struct lacuna_hyper_plan_params {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_hyper_plan_params"][::core::mem::size_of::<lacuna_hyper_plan_params>() - 272usize];
+    ["Size of lacuna_hyper_plan_params"][::core::mem::size_of::<lacuna_hyper_plan_params>() - 280usize];
     ["Alignment of lacuna_hyper_plan_params"][::core::mem::align_of::<lacuna_hyper_plan_params>() - 8usize];
     ["Offset of field: lacuna_hyper_plan_params::shape"]
         [::core::mem::offset_of!(lacuna_hyper_plan_params, shape) - 0usize];
     ["Offset of field: lacuna_hyper_plan_params::plan"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, plan) - 88usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, plan) - 96usize];
     ["Offset of field: lacuna_hyper_plan_params::projections"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, projections) - 144usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, projections) - 152usize];
     ["Offset of field: lacuna_hyper_plan_params::bucket_order"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, bucket_order) - 148usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, bucket_order) - 156usize];
     ["Offset of field: lacuna_hyper_plan_params::center"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, center) - 152usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, center) - 160usize];
     ["Offset of field: lacuna_hyper_plan_params::draw"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, draw) - 156usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, draw) - 164usize];
     ["Offset of field: lacuna_hyper_plan_params::seed"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, seed) - 160usize];
-    ["Offset of field: lacuna_hyper_plan_params::q"][::core::mem::offset_of!(lacuna_hyper_plan_params, q) - 168usize];
-    ["Offset of field: lacuna_hyper_plan_params::k"][::core::mem::offset_of!(lacuna_hyper_plan_params, k) - 176usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, seed) - 168usize];
+    ["Offset of field: lacuna_hyper_plan_params::q"][::core::mem::offset_of!(lacuna_hyper_plan_params, q) - 176usize];
+    ["Offset of field: lacuna_hyper_plan_params::k"][::core::mem::offset_of!(lacuna_hyper_plan_params, k) - 184usize];
     ["Offset of field: lacuna_hyper_plan_params::q_stride"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, q_stride) - 184usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, q_stride) - 192usize];
     ["Offset of field: lacuna_hyper_plan_params::k_stride"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, k_stride) - 208usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, k_stride) - 216usize];
     ["Offset of field: lacuna_hyper_plan_params::directions"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, directions) - 232usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, directions) - 240usize];
     ["Offset of field: lacuna_hyper_plan_params::q_ranks"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, q_ranks) - 240usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, q_ranks) - 248usize];
     ["Offset of field: lacuna_hyper_plan_params::k_ranks"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, k_ranks) - 248usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, k_ranks) - 256usize];
     ["Offset of field: lacuna_hyper_plan_params::scratch"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, scratch) - 256usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, scratch) - 264usize];
     ["Offset of field: lacuna_hyper_plan_params::scratch_bytes"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, scratch_bytes) - 264usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, scratch_bytes) - 272usize];
 };
 impl Default for lacuna_hyper_plan_params {
     fn default() -> Self {
@@ -1179,204 +1414,42 @@ pub struct lacuna_gather_forward_params {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_gather_forward_params"][::core::mem::size_of::<lacuna_gather_forward_params>() - 328usize];
+    ["Size of lacuna_gather_forward_params"][::core::mem::size_of::<lacuna_gather_forward_params>() - 336usize];
     ["Alignment of lacuna_gather_forward_params"][::core::mem::align_of::<lacuna_gather_forward_params>() - 8usize];
     ["Offset of field: lacuna_gather_forward_params::shape"]
         [::core::mem::offset_of!(lacuna_gather_forward_params, shape) - 0usize];
     ["Offset of field: lacuna_gather_forward_params::plan"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, plan) - 88usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, plan) - 96usize];
     ["Offset of field: lacuna_gather_forward_params::q"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, q) - 144usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, q) - 152usize];
     ["Offset of field: lacuna_gather_forward_params::k"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, k) - 152usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, k) - 160usize];
     ["Offset of field: lacuna_gather_forward_params::v"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, v) - 160usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, v) - 168usize];
     ["Offset of field: lacuna_gather_forward_params::out"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, out) - 168usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, out) - 176usize];
     ["Offset of field: lacuna_gather_forward_params::lse"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, lse) - 176usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, lse) - 184usize];
     ["Offset of field: lacuna_gather_forward_params::q_stride"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, q_stride) - 184usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, q_stride) - 192usize];
     ["Offset of field: lacuna_gather_forward_params::k_stride"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, k_stride) - 208usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, k_stride) - 216usize];
     ["Offset of field: lacuna_gather_forward_params::v_stride"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, v_stride) - 232usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, v_stride) - 240usize];
     ["Offset of field: lacuna_gather_forward_params::out_stride"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, out_stride) - 256usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, out_stride) - 264usize];
     ["Offset of field: lacuna_gather_forward_params::lse_stride"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, lse_stride) - 280usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, lse_stride) - 288usize];
     ["Offset of field: lacuna_gather_forward_params::scale"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, scale) - 304usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, scale) - 312usize];
     ["Offset of field: lacuna_gather_forward_params::reserved"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, reserved) - 308usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, reserved) - 316usize];
     ["Offset of field: lacuna_gather_forward_params::partial_out"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, partial_out) - 312usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, partial_out) - 320usize];
     ["Offset of field: lacuna_gather_forward_params::partial_lse"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, partial_lse) - 320usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, partial_lse) - 328usize];
 };
 impl Default for lacuna_gather_forward_params {
-    fn default() -> Self {
-        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
-        unsafe {
-            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
-            s.assume_init()
-        }
-    }
-}
-/// What serves a request: it depends on shape, plan, family, scale, softcap, splits, and on where the rows of q, k, v
-/// and out start. Reads no tensor.
-#[repr(C)]
-#[derive(Debug, Copy, Clone)]
-pub struct lacuna_forward_config {
-    /// name, e.g. "sm80_forward_d64_bf16"
-    pub kernel: [::core::ffi::c_char; 64usize],
-    /// lacuna_family
-    pub family: i32,
-    /// query rows of a kernel tile: rows that share a load of K and V
-    pub tile_q: i32,
-    /// keys of a kernel tile
-    pub tile_k: i32,
-    /// query heads in a tile, of tile_q / heads rows each
-    pub heads: i32,
-    /// query rows that a schedule row must have at least
-    pub schedule_q: i32,
-    pub threads: i32,
-    pub smem_bytes: i32,
-}
-#[allow(clippy::unnecessary_operation, clippy::identity_op)]
-const _: () = {
-    ["Size of lacuna_forward_config"][::core::mem::size_of::<lacuna_forward_config>() - 92usize];
-    ["Alignment of lacuna_forward_config"][::core::mem::align_of::<lacuna_forward_config>() - 4usize];
-    ["Offset of field: lacuna_forward_config::kernel"][::core::mem::offset_of!(lacuna_forward_config, kernel) - 0usize];
-    ["Offset of field: lacuna_forward_config::family"]
-        [::core::mem::offset_of!(lacuna_forward_config, family) - 64usize];
-    ["Offset of field: lacuna_forward_config::tile_q"]
-        [::core::mem::offset_of!(lacuna_forward_config, tile_q) - 68usize];
-    ["Offset of field: lacuna_forward_config::tile_k"]
-        [::core::mem::offset_of!(lacuna_forward_config, tile_k) - 72usize];
-    ["Offset of field: lacuna_forward_config::heads"][::core::mem::offset_of!(lacuna_forward_config, heads) - 76usize];
-    ["Offset of field: lacuna_forward_config::schedule_q"]
-        [::core::mem::offset_of!(lacuna_forward_config, schedule_q) - 80usize];
-    ["Offset of field: lacuna_forward_config::threads"]
-        [::core::mem::offset_of!(lacuna_forward_config, threads) - 84usize];
-    ["Offset of field: lacuna_forward_config::smem_bytes"]
-        [::core::mem::offset_of!(lacuna_forward_config, smem_bytes) - 88usize];
-};
-impl Default for lacuna_forward_config {
-    fn default() -> Self {
-        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
-        unsafe {
-            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
-            s.assume_init()
-        }
-    }
-}
-/// `stream`: a CUstream for the CUDA build, a lacuna_simt_stream for the SIMT build (null: that machine's default).
-#[repr(C)]
-#[derive(Debug, Copy, Clone)]
-pub struct lacuna_kernel_table {
-    /// LACUNA_KERNELS_ABI
-    pub abi: i32,
-    pub reserved: i32,
-    /// "simt" or "cuda"
-    pub machine: *const ::core::ffi::c_char,
-    /// what was built, e.g. "80;90a;80+PTX"
-    pub architectures: *const ::core::ffi::c_char,
-    pub forward_config: ::core::option::Option<
-        unsafe extern "C" fn(params: *const lacuna_forward_params, config: *mut lacuna_forward_config) -> i32,
-    >,
-    pub forward: ::core::option::Option<
-        unsafe extern "C" fn(params: *const lacuna_forward_params, stream: *mut ::core::ffi::c_void) -> i32,
-    >,
-    pub merge: ::core::option::Option<
-        unsafe extern "C" fn(params: *const lacuna_merge_params, stream: *mut ::core::ffi::c_void) -> i32,
-    >,
-    pub schedule_build: ::core::option::Option<
-        unsafe extern "C" fn(params: *const lacuna_schedule_params, stream: *mut ::core::ffi::c_void) -> i32,
-    >,
-    pub mask_to_lists: ::core::option::Option<
-        unsafe extern "C" fn(params: *const lacuna_mask_to_lists_params, stream: *mut ::core::ffi::c_void) -> i32,
-    >,
-    pub plan_to_mask: ::core::option::Option<
-        unsafe extern "C" fn(params: *const lacuna_plan_to_mask_params, stream: *mut ::core::ffi::c_void) -> i32,
-    >,
-    /// Attention of 1 to 16 queries a sequence. Lists are walked as they are: params->schedule is not read.
-    pub decode_config: ::core::option::Option<
-        unsafe extern "C" fn(params: *const lacuna_forward_params, config: *mut lacuna_forward_config) -> i32,
-    >,
-    pub decode: ::core::option::Option<
-        unsafe extern "C" fn(params: *const lacuna_forward_params, stream: *mut ::core::ffi::c_void) -> i32,
-    >,
-    pub gate_pool: ::core::option::Option<
-        unsafe extern "C" fn(params: *const lacuna_gate_pool_params, stream: *mut ::core::ffi::c_void) -> i32,
-    >,
-    pub gate_project: ::core::option::Option<
-        unsafe extern "C" fn(params: *const lacuna_gate_project_params, stream: *mut ::core::ffi::c_void) -> i32,
-    >,
-    pub gate_select: ::core::option::Option<
-        unsafe extern "C" fn(params: *const lacuna_gate_select_params, stream: *mut ::core::ffi::c_void) -> i32,
-    >,
-    pub block_max: ::core::option::Option<
-        unsafe extern "C" fn(params: *const lacuna_block_max_params, stream: *mut ::core::ffi::c_void) -> i32,
-    >,
-    /// Reads no pointer; of the plan only causal, samples and min_seq_len.
-    pub hyper_sizes: ::core::option::Option<
-        unsafe extern "C" fn(params: *const lacuna_hyper_plan_params, sizes: *mut lacuna_hyper_sizes) -> i32,
-    >,
-    pub hyper_plan: ::core::option::Option<
-        unsafe extern "C" fn(params: *const lacuna_hyper_plan_params, stream: *mut ::core::ffi::c_void) -> i32,
-    >,
-    pub gather_config: ::core::option::Option<
-        unsafe extern "C" fn(params: *const lacuna_gather_forward_params, config: *mut lacuna_forward_config) -> i32,
-    >,
-    pub gather_forward: ::core::option::Option<
-        unsafe extern "C" fn(params: *const lacuna_gather_forward_params, stream: *mut ::core::ffi::c_void) -> i32,
-    >,
-    /// text of this thread's last failure, "" if none
-    pub last_error: ::core::option::Option<unsafe extern "C" fn() -> *const ::core::ffi::c_char>,
-}
-#[allow(clippy::unnecessary_operation, clippy::identity_op)]
-const _: () = {
-    ["Size of lacuna_kernel_table"][::core::mem::size_of::<lacuna_kernel_table>() - 160usize];
-    ["Alignment of lacuna_kernel_table"][::core::mem::align_of::<lacuna_kernel_table>() - 8usize];
-    ["Offset of field: lacuna_kernel_table::abi"][::core::mem::offset_of!(lacuna_kernel_table, abi) - 0usize];
-    ["Offset of field: lacuna_kernel_table::reserved"][::core::mem::offset_of!(lacuna_kernel_table, reserved) - 4usize];
-    ["Offset of field: lacuna_kernel_table::machine"][::core::mem::offset_of!(lacuna_kernel_table, machine) - 8usize];
-    ["Offset of field: lacuna_kernel_table::architectures"]
-        [::core::mem::offset_of!(lacuna_kernel_table, architectures) - 16usize];
-    ["Offset of field: lacuna_kernel_table::forward_config"]
-        [::core::mem::offset_of!(lacuna_kernel_table, forward_config) - 24usize];
-    ["Offset of field: lacuna_kernel_table::forward"][::core::mem::offset_of!(lacuna_kernel_table, forward) - 32usize];
-    ["Offset of field: lacuna_kernel_table::merge"][::core::mem::offset_of!(lacuna_kernel_table, merge) - 40usize];
-    ["Offset of field: lacuna_kernel_table::schedule_build"]
-        [::core::mem::offset_of!(lacuna_kernel_table, schedule_build) - 48usize];
-    ["Offset of field: lacuna_kernel_table::mask_to_lists"]
-        [::core::mem::offset_of!(lacuna_kernel_table, mask_to_lists) - 56usize];
-    ["Offset of field: lacuna_kernel_table::plan_to_mask"]
-        [::core::mem::offset_of!(lacuna_kernel_table, plan_to_mask) - 64usize];
-    ["Offset of field: lacuna_kernel_table::decode_config"]
-        [::core::mem::offset_of!(lacuna_kernel_table, decode_config) - 72usize];
-    ["Offset of field: lacuna_kernel_table::decode"][::core::mem::offset_of!(lacuna_kernel_table, decode) - 80usize];
-    ["Offset of field: lacuna_kernel_table::gate_pool"]
-        [::core::mem::offset_of!(lacuna_kernel_table, gate_pool) - 88usize];
-    ["Offset of field: lacuna_kernel_table::gate_project"]
-        [::core::mem::offset_of!(lacuna_kernel_table, gate_project) - 96usize];
-    ["Offset of field: lacuna_kernel_table::gate_select"]
-        [::core::mem::offset_of!(lacuna_kernel_table, gate_select) - 104usize];
-    ["Offset of field: lacuna_kernel_table::block_max"]
-        [::core::mem::offset_of!(lacuna_kernel_table, block_max) - 112usize];
-    ["Offset of field: lacuna_kernel_table::hyper_sizes"]
-        [::core::mem::offset_of!(lacuna_kernel_table, hyper_sizes) - 120usize];
-    ["Offset of field: lacuna_kernel_table::hyper_plan"]
-        [::core::mem::offset_of!(lacuna_kernel_table, hyper_plan) - 128usize];
-    ["Offset of field: lacuna_kernel_table::gather_config"]
-        [::core::mem::offset_of!(lacuna_kernel_table, gather_config) - 136usize];
-    ["Offset of field: lacuna_kernel_table::gather_forward"]
-        [::core::mem::offset_of!(lacuna_kernel_table, gather_forward) - 144usize];
-    ["Offset of field: lacuna_kernel_table::last_error"]
-        [::core::mem::offset_of!(lacuna_kernel_table, last_error) - 152usize];
-};
-impl Default for lacuna_kernel_table {
     fn default() -> Self {
         let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
         unsafe {
@@ -1392,8 +1465,6 @@ pub const LACUNA_SIMT_RANDOM_LANE: lacuna_simt_policy = 1;
 pub const LACUNA_SIMT_WARP_FIRST: lacuna_simt_policy = 2;
 /// random priorities, redrawn at seeded intervals
 pub const LACUNA_SIMT_PRIORITY: lacuna_simt_policy = 3;
-/// ---------------------------------------------------------------------------------------------------------------
-/// The SIMT host: a machine made of fibers. All functions are thread-safe; a stream is used by one thread at a time.
 pub type lacuna_simt_policy = i32;
 /// asynchronous work completes only when nothing else can run
 pub const LACUNA_SIMT_LATE: lacuna_simt_async = 0;
@@ -1478,9 +1549,131 @@ const _: () = {
 pub struct lacuna_simt_stream {
     _unused: [u8; 0],
 }
+/// `stream`: a CUstream for the CUDA build, a lacuna_simt_stream for the SIMT build (null: that machine's default).
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct lacuna_kernel_table {
+    /// LACUNA_KERNELS_ABI
+    pub abi: i32,
+    pub reserved: i32,
+    /// "simt" or "cuda"
+    pub machine: *const ::core::ffi::c_char,
+    /// what was built, e.g. "80;90a;80+PTX"
+    pub architectures: *const ::core::ffi::c_char,
+    pub forward_config: ::core::option::Option<
+        unsafe extern "C" fn(params: *const lacuna_forward_params, config: *mut lacuna_forward_config) -> i32,
+    >,
+    pub forward: ::core::option::Option<
+        unsafe extern "C" fn(params: *const lacuna_forward_params, stream: *mut ::core::ffi::c_void) -> i32,
+    >,
+    pub merge: ::core::option::Option<
+        unsafe extern "C" fn(params: *const lacuna_merge_params, stream: *mut ::core::ffi::c_void) -> i32,
+    >,
+    pub schedule_build: ::core::option::Option<
+        unsafe extern "C" fn(params: *const lacuna_schedule_params, stream: *mut ::core::ffi::c_void) -> i32,
+    >,
+    pub mask_to_lists: ::core::option::Option<
+        unsafe extern "C" fn(params: *const lacuna_mask_to_lists_params, stream: *mut ::core::ffi::c_void) -> i32,
+    >,
+    pub plan_to_mask: ::core::option::Option<
+        unsafe extern "C" fn(params: *const lacuna_plan_to_mask_params, stream: *mut ::core::ffi::c_void) -> i32,
+    >,
+    /// Attention of 1 to 16 queries a sequence. Lists are walked as they are: params->schedule is not read.
+    pub decode_config: ::core::option::Option<
+        unsafe extern "C" fn(params: *const lacuna_forward_params, config: *mut lacuna_forward_config) -> i32,
+    >,
+    pub decode: ::core::option::Option<
+        unsafe extern "C" fn(params: *const lacuna_forward_params, stream: *mut ::core::ffi::c_void) -> i32,
+    >,
+    pub page_table: ::core::option::Option<
+        unsafe extern "C" fn(params: *const lacuna_page_table_params, stream: *mut ::core::ffi::c_void) -> i32,
+    >,
+    pub cache_append: ::core::option::Option<
+        unsafe extern "C" fn(params: *const lacuna_cache_append_params, stream: *mut ::core::ffi::c_void) -> i32,
+    >,
+    pub gate_pool: ::core::option::Option<
+        unsafe extern "C" fn(params: *const lacuna_gate_pool_params, stream: *mut ::core::ffi::c_void) -> i32,
+    >,
+    pub gate_project: ::core::option::Option<
+        unsafe extern "C" fn(params: *const lacuna_gate_project_params, stream: *mut ::core::ffi::c_void) -> i32,
+    >,
+    pub gate_select: ::core::option::Option<
+        unsafe extern "C" fn(params: *const lacuna_gate_select_params, stream: *mut ::core::ffi::c_void) -> i32,
+    >,
+    pub block_max: ::core::option::Option<
+        unsafe extern "C" fn(params: *const lacuna_block_max_params, stream: *mut ::core::ffi::c_void) -> i32,
+    >,
+    /// Reads no pointer; of the plan only causal, samples and min_seq_len.
+    pub hyper_sizes: ::core::option::Option<
+        unsafe extern "C" fn(params: *const lacuna_hyper_plan_params, sizes: *mut lacuna_hyper_sizes) -> i32,
+    >,
+    pub hyper_plan: ::core::option::Option<
+        unsafe extern "C" fn(params: *const lacuna_hyper_plan_params, stream: *mut ::core::ffi::c_void) -> i32,
+    >,
+    pub gather_config: ::core::option::Option<
+        unsafe extern "C" fn(params: *const lacuna_gather_forward_params, config: *mut lacuna_forward_config) -> i32,
+    >,
+    pub gather_forward: ::core::option::Option<
+        unsafe extern "C" fn(params: *const lacuna_gather_forward_params, stream: *mut ::core::ffi::c_void) -> i32,
+    >,
+    /// text of this thread's last failure, "" if none
+    pub last_error: ::core::option::Option<unsafe extern "C" fn() -> *const ::core::ffi::c_char>,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of lacuna_kernel_table"][::core::mem::size_of::<lacuna_kernel_table>() - 176usize];
+    ["Alignment of lacuna_kernel_table"][::core::mem::align_of::<lacuna_kernel_table>() - 8usize];
+    ["Offset of field: lacuna_kernel_table::abi"][::core::mem::offset_of!(lacuna_kernel_table, abi) - 0usize];
+    ["Offset of field: lacuna_kernel_table::reserved"][::core::mem::offset_of!(lacuna_kernel_table, reserved) - 4usize];
+    ["Offset of field: lacuna_kernel_table::machine"][::core::mem::offset_of!(lacuna_kernel_table, machine) - 8usize];
+    ["Offset of field: lacuna_kernel_table::architectures"]
+        [::core::mem::offset_of!(lacuna_kernel_table, architectures) - 16usize];
+    ["Offset of field: lacuna_kernel_table::forward_config"]
+        [::core::mem::offset_of!(lacuna_kernel_table, forward_config) - 24usize];
+    ["Offset of field: lacuna_kernel_table::forward"][::core::mem::offset_of!(lacuna_kernel_table, forward) - 32usize];
+    ["Offset of field: lacuna_kernel_table::merge"][::core::mem::offset_of!(lacuna_kernel_table, merge) - 40usize];
+    ["Offset of field: lacuna_kernel_table::schedule_build"]
+        [::core::mem::offset_of!(lacuna_kernel_table, schedule_build) - 48usize];
+    ["Offset of field: lacuna_kernel_table::mask_to_lists"]
+        [::core::mem::offset_of!(lacuna_kernel_table, mask_to_lists) - 56usize];
+    ["Offset of field: lacuna_kernel_table::plan_to_mask"]
+        [::core::mem::offset_of!(lacuna_kernel_table, plan_to_mask) - 64usize];
+    ["Offset of field: lacuna_kernel_table::decode_config"]
+        [::core::mem::offset_of!(lacuna_kernel_table, decode_config) - 72usize];
+    ["Offset of field: lacuna_kernel_table::decode"][::core::mem::offset_of!(lacuna_kernel_table, decode) - 80usize];
+    ["Offset of field: lacuna_kernel_table::page_table"]
+        [::core::mem::offset_of!(lacuna_kernel_table, page_table) - 88usize];
+    ["Offset of field: lacuna_kernel_table::cache_append"]
+        [::core::mem::offset_of!(lacuna_kernel_table, cache_append) - 96usize];
+    ["Offset of field: lacuna_kernel_table::gate_pool"]
+        [::core::mem::offset_of!(lacuna_kernel_table, gate_pool) - 104usize];
+    ["Offset of field: lacuna_kernel_table::gate_project"]
+        [::core::mem::offset_of!(lacuna_kernel_table, gate_project) - 112usize];
+    ["Offset of field: lacuna_kernel_table::gate_select"]
+        [::core::mem::offset_of!(lacuna_kernel_table, gate_select) - 120usize];
+    ["Offset of field: lacuna_kernel_table::block_max"]
+        [::core::mem::offset_of!(lacuna_kernel_table, block_max) - 128usize];
+    ["Offset of field: lacuna_kernel_table::hyper_sizes"]
+        [::core::mem::offset_of!(lacuna_kernel_table, hyper_sizes) - 136usize];
+    ["Offset of field: lacuna_kernel_table::hyper_plan"]
+        [::core::mem::offset_of!(lacuna_kernel_table, hyper_plan) - 144usize];
+    ["Offset of field: lacuna_kernel_table::gather_config"]
+        [::core::mem::offset_of!(lacuna_kernel_table, gather_config) - 152usize];
+    ["Offset of field: lacuna_kernel_table::gather_forward"]
+        [::core::mem::offset_of!(lacuna_kernel_table, gather_forward) - 160usize];
+    ["Offset of field: lacuna_kernel_table::last_error"]
+        [::core::mem::offset_of!(lacuna_kernel_table, last_error) - 168usize];
+};
+impl Default for lacuna_kernel_table {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
 unsafe extern "C" {
-    pub fn lacuna_simt_kernels() -> *const lacuna_kernel_table;
-    pub fn lacuna_cuda_kernels() -> *const lacuna_kernel_table;
     pub fn lacuna_simt_default_config(config: *mut lacuna_simt_config);
     pub fn lacuna_simt_stream_create(config: *const lacuna_simt_config) -> *mut lacuna_simt_stream;
     pub fn lacuna_simt_stream_destroy(stream: *mut lacuna_simt_stream);
@@ -1490,4 +1683,6 @@ unsafe extern "C" {
     /// the slack is filled with NaN); 2: its start touches one. Contents start as 0xFF bytes. Null: out of memory.
     pub fn lacuna_simt_alloc(bytes: u64, guard: i32) -> *mut ::core::ffi::c_void;
     pub fn lacuna_simt_free(pointer: *mut ::core::ffi::c_void);
+    pub fn lacuna_simt_kernels() -> *const lacuna_kernel_table;
+    pub fn lacuna_cuda_kernels() -> *const lacuna_kernel_table;
 }

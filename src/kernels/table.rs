@@ -74,6 +74,8 @@ impl Kernels {
             && table.plan_to_mask.is_some()
             && table.decode_config.is_some()
             && table.decode.is_some()
+            && table.page_table.is_some()
+            && table.cache_append.is_some()
             && table.gate_pool.is_some()
             && table.gate_project.is_some()
             && table.gate_select.is_some()
@@ -225,6 +227,10 @@ launches! {
     plan_to_mask(abi::lacuna_plan_to_mask_params);
     /// Launches attention of a few queries a sequence.
     decode(abi::lacuna_forward_params);
+    /// Launches the conversion of page lists to a block table.
+    page_table(abi::lacuna_page_table_params);
+    /// Launches the copy of new keys and values into a cache.
+    cache_append(abi::lacuna_cache_append_params);
     /// Launches the pooling of a gate's inputs.
     gate_pool(abi::lacuna_gate_pool_params);
     /// Launches the projection of pooled features to gate vectors.

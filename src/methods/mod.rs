@@ -5,4 +5,4 @@ pub mod s2;
 pub mod seer;
 
 pub use hyper::{BucketOrder, HyperConfig, HyperPlan};
-pub use s2::{S2Config, S2Variant};
+pub use s2::{S2Columns, S2Config, S2Variant};

@@ -29,8 +29,8 @@ pub struct BlockMask {
     pub block_k: usize,
     /// Rows of query block 0 that lie before the first query.
     pub row_shift: usize,
-    /// Absolute index of query block 0.
-    pub first_row: usize,
+    /// Absolute index of query block 0; negative where queries stand before the first key.
+    pub first_row: i64,
     /// `[batch, heads, q_blocks, kv_blocks]`, contiguous.
     pub data: Vec<u8>,
 }
@@ -73,8 +73,20 @@ impl BlockMask {
         block_k: usize,
         absolute: bool,
     ) -> Result<Self> {
+        Self::of_formula(shape, mask, formula, heads, BlockSize { q: block_q, k: block_k }, rows(absolute))
+    }
+
+    /// As [`BlockMask::from_formula`], for rows of any kind.
+    pub(crate) fn of_formula(
+        shape: &AttentionShape,
+        mask: &Mask,
+        formula: &BlockFormula,
+        heads: usize,
+        block: BlockSize,
+        rows: Rows,
+    ) -> Result<Self> {
         mask.validate(shape)?;
-        let mut result = Self::empty(shape, BlockSize { q: block_q, k: block_k }, 1, heads, rows(absolute))?;
+        let mut result = Self::empty(shape, block, 1, heads, rows)?;
         formula.validate(heads, result.kv_blocks)?;
         let counter = PairCounter::new(shape, mask);
         for r in 0..result.q_blocks {
@@ -86,7 +98,7 @@ impl BlockMask {
                 for p in 0..heads {
                     let index = result.index(0, p, r, j);
                     // Visibility stands for causality here: rows need not count absolute positions.
-                    result.data[index] = formula.attends(p, result.first_row + r, j, false).into();
+                    result.data[index] = formula.attends(p, result.first_row + r as i64, j, false).into();
                 }
             }
         }
@@ -150,7 +162,19 @@ impl BlockMask {
         absolute: bool,
         data: Vec<u8>,
     ) -> Result<Self> {
-        let empty = Self::empty(shape, BlockSize { q: block_q, k: block_k }, batch, heads, rows(absolute))?;
+        Self::of_data(shape, BlockSize { q: block_q, k: block_k }, batch, heads, rows(absolute), data)
+    }
+
+    /// As [`BlockMask::from_data`], for rows of any kind.
+    pub(super) fn of_data(
+        shape: &AttentionShape,
+        block: BlockSize,
+        batch: usize,
+        heads: usize,
+        rows: Rows,
+        data: Vec<u8>,
+    ) -> Result<Self> {
+        let empty = Self::empty(shape, block, batch, heads, rows)?;
         if data.len() != empty.data.len() {
             return Err(Error::Shape {
                 what: "block mask",
@@ -425,7 +449,7 @@ mod tests {
                 let i = (past + t) / block;
                 for key in mask.visible(&shape, t) {
                     let index = blocks.index(0, p, i - past / block, key / block);
-                    expected[index] = formula.attends(p, i, key / block, mask.causal).into();
+                    expected[index] = formula.attends(p, i as i64, key / block, mask.causal).into();
                 }
             }
             prop_assert_eq!(blocks.data, expected);

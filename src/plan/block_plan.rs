@@ -44,13 +44,26 @@ impl BlockPlan {
     /// # Errors
     /// [`Error::Value`] for a block size or a formula outside its range. The rest is checked against a shape in use.
     pub fn formula(formula: BlockFormula, block: BlockSize, heads: usize, absolute: bool) -> Result<Self> {
+        let rows = if absolute { Rows::Absolute } else { Rows::FirstQuery };
+        Self::of_formula(formula, block, heads, rows)
+    }
+
+    /// As [`BlockPlan::formula`], for a call whose first query stands at `position` among the keys: before the first one if
+    /// negative, and wherever the last query stands. The lengths of decode do not move the queries.
+    ///
+    /// # Errors
+    /// As [`BlockPlan::formula`].
+    pub fn formula_at(formula: BlockFormula, block: BlockSize, heads: usize, position: i64) -> Result<Self> {
+        Self::of_formula(formula, block, heads, Rows::At(position))
+    }
+
+    fn of_formula(formula: BlockFormula, block: BlockSize, heads: usize, rows: Rows) -> Result<Self> {
         block.validate()?;
         if block.q != block.k {
             let expected = format!("block_k ({}) in a formula", block.k);
             return Err(Error::Value { what: "block_q", expected, got: block.q.to_string() });
         }
         formula.validate(heads, 0)?;
-        let rows = if absolute { Rows::Absolute } else { Rows::FirstQuery };
         Ok(Self::new(block, heads, rows, Kind::Formula(formula)))
     }
 
@@ -325,10 +338,21 @@ impl BlockPlan {
                 stream.launch(|kernels, raw| unsafe { kernels.plan_to_mask(&params, raw) })
             })?;
         }
-        let absolute = self.rows == Rows::Absolute;
-        let BlockSize { q, k } = self.block;
-        let data = result.to_vec(stream)?;
-        BlockMask::from_data(shape, q, k, geometry.batch, geometry.heads, absolute, data)
+        BlockMask::of_data(shape, self.block, geometry.batch, geometry.heads, self.rows, result.to_vec(stream)?)
+    }
+
+    /// The blocks that a formula attends in a call, computed on the host: what [`BlockPlan::block_mask`] gives.
+    ///
+    /// # Errors
+    /// As [`BlockPlan::block_mask`]; [`Error::Unsupported`] for lists, which are on the device.
+    pub fn host_mask(&self, shape: &AttentionShape, mask: &Mask) -> Result<BlockMask> {
+        match &self.kind {
+            Kind::Formula(formula) => BlockMask::of_formula(shape, mask, formula, self.heads, self.block, self.rows),
+            Kind::Lists { .. } => Err(Error::Unsupported {
+                what: "the blocks of lists on the host".into(),
+                hint: "they are on the device: use block_mask".into(),
+            }),
+        }
     }
 
     /// (query, key) pairs that pass plan and mask, summed over sequences and query heads. Waits for `stream`.
@@ -429,15 +453,7 @@ impl BlockPlan {
         };
         match &self.kind {
             Kind::Formula(formula) => {
-                plan.formula = abi::lacuna_block_formula {
-                    local_blocks: formula.local_blocks as i32,
-                    vertical_stride: formula.vertical_stride as i32,
-                    head_step: formula.head_step as i32,
-                    head_offset: formula.head_offset as i32,
-                    heads_per_step: formula.heads_per_step as i32,
-                    dense_from: formula.dense_from as i32,
-                    sink_blocks: formula.sink_blocks as i32,
-                };
+                plan.formula = formula.to_abi();
             }
             Kind::Lists { lists, .. } => {
                 plan.kind = abi::LACUNA_PLAN_LISTS;

@@ -1,6 +1,7 @@
 //! Block patterns given by a formula: no index memory, evaluated where it is needed.
 
 use crate::error::{Error, Result};
+use crate::kernels::bindings as abi;
 
 /// A block pattern that the kernels evaluate themselves; the host side of `lacuna_block_formula`.
 ///
@@ -8,18 +9,23 @@ use crate::error::{Error, Result};
 /// also `j <= i`:
 ///
 /// - `j < sink_blocks`,
-/// - `j <= i` and `i - j < local_blocks`,
-/// - `(j + (h / heads_per_step) * head_step + head_offset) % vertical_stride == 0`,
+/// - it lies in the window: `j <= i` and `i - j < local_blocks`, or `j > i` and `j - i < local_right`,
+/// - `(x + (h / heads_per_step) * head_step + head_offset) % vertical_stride == 0`, where `x` is `j`, or if `relative`
+///   the distance from the window, `max(0, i - j - local_blocks + 1) + max(0, j - i - local_right + 1)`,
 /// - `h >= dense_from`.
 ///
 /// `i` and `j` are compared with each other, so both count blocks of one size; a causal plan counts `i` in absolute
 /// key positions. The pattern is that of DKernel (`get_sparse_attn_mask`), extended by sinks and shared shifts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BlockFormula {
-    /// Blocks up to and including the diagonal one.
+    /// Blocks of the window up to and including the diagonal one.
     pub local_blocks: usize,
+    /// Blocks of the window from the diagonal one on, which counts: 1 for none after it. 0 only where `local_blocks` is 0.
+    pub local_right: usize,
     /// Distance in blocks between attended columns, at least 1; 1 attends every block.
     pub vertical_stride: usize,
+    /// Whether columns lie at multiples of the stride from the window, and not from the first key.
+    pub relative: bool,
     /// Blocks by which the columns of one step of heads lie before those of the step below, in `0..vertical_stride`.
     pub head_step: usize,
     /// Blocks by which the columns of head 0 lie before multiples of the stride, in `0..vertical_stride`.
@@ -40,7 +46,9 @@ impl BlockFormula {
     pub const fn dense() -> Self {
         Self {
             local_blocks: 0,
+            local_right: 1,
             vertical_stride: 1,
+            relative: false,
             head_step: 0,
             head_offset: 0,
             heads_per_step: 1,
@@ -60,18 +68,55 @@ impl BlockFormula {
         Self { vertical_stride: Self::MAX, head_offset: 1, ..Self::dense() }
     }
 
-    /// Whether plan head `head` attends to key block `j` from query block `i`.
+    /// Whether plan head `head` attends to key block `j` from query block `i`, which is negative where queries stand
+    /// before the first key.
     ///
     /// The formula must be valid ([`BlockFormula::validate`]).
-    pub fn attends(&self, head: usize, i: usize, j: usize, causal: bool) -> bool {
-        if causal && j > i {
+    pub fn attends(&self, head: usize, i: i64, j: usize, causal: bool) -> bool {
+        let block = j as i64;
+        if causal && block > i {
             return false;
         }
-        let sink = j < self.sink_blocks;
-        let local = j <= i && i - j < self.local_blocks;
-        let shift = head / self.heads_per_step * self.head_step + self.head_offset;
-        let column = (j + shift).is_multiple_of(self.vertical_stride);
-        sink || local || column || head >= self.dense_from
+        let (left, right) = (self.local_blocks as i64, self.local_right as i64);
+        let window = if block <= i { i - block < left } else { block - i < right };
+        let distance = (i - block - left + 1).max(0) + (block - i - right + 1).max(0);
+        let shift = self.shift(head) as i64;
+        let column = ((if self.relative { distance } else { block }) + shift) % self.vertical_stride as i64 == 0;
+        j < self.sink_blocks || window || column || head >= self.dense_from
+    }
+
+    /// The formula of keys that start at block `first` of these; query blocks count from there too.
+    pub(crate) fn starting_at(self, first: usize) -> Self {
+        let shift = if self.relative { 0 } else { first % self.vertical_stride };
+        let head_offset = (self.head_offset + shift) % self.vertical_stride;
+        Self { head_offset, sink_blocks: self.sink_blocks.saturating_sub(first), ..self }
+    }
+
+    /// Whether a plan head attends to key block `j` from every query block behind it, however far. The formula must be
+    /// cache-efficient.
+    pub(crate) fn keeps(&self, head: usize, j: usize) -> bool {
+        let at = if self.relative { 1 } else { j + self.shift(head) };
+        j < self.sink_blocks || at.is_multiple_of(self.vertical_stride) || head >= self.dense_from
+    }
+
+    /// Blocks by which the columns of a plan head lie before multiples of the stride, not reduced by it.
+    fn shift(&self, head: usize) -> usize {
+        head / self.heads_per_step * self.head_step + self.head_offset
+    }
+
+    /// The formula as the kernels see it; it must be valid.
+    pub(crate) fn to_abi(self) -> abi::lacuna_block_formula {
+        abi::lacuna_block_formula {
+            local_blocks: self.local_blocks as i32,
+            vertical_stride: self.vertical_stride as i32,
+            head_step: self.head_step as i32,
+            head_offset: self.head_offset as i32,
+            heads_per_step: self.heads_per_step as i32,
+            dense_from: self.dense_from as i32,
+            sink_blocks: self.sink_blocks as i32,
+            local_after: self.local_right as i32 - 1,
+            relative: i32::from(self.relative),
+        }
     }
 
     /// Checks every field's range, and that `j + shift` stays below `2^31` for `heads` plan heads and `kv_blocks` key
@@ -87,6 +132,7 @@ impl BlockFormula {
             Ok(())
         };
         range("local_blocks", self.local_blocks, 0, Self::MAX)?;
+        range("local_right", self.local_right, usize::from(self.local_blocks > 0), Self::MAX)?;
         range("vertical_stride", self.vertical_stride, 1, Self::MAX)?;
         range("head_step", self.head_step, 0, self.vertical_stride - 1)?;
         range("head_offset", self.head_offset, 0, self.vertical_stride - 1)?;
@@ -121,7 +167,7 @@ mod tests {
     fn draw(formula: &BlockFormula, head: usize, blocks: usize, causal: bool) -> Vec<String> {
         formula.validate(head + 1, blocks).unwrap();
         let row = |i| (0..blocks).map(|j| if formula.attends(head, i, j, causal) { 'x' } else { '.' }).collect();
-        (0..blocks).map(row).collect()
+        (0..blocks as i64).map(row).collect()
     }
 
     #[test]
@@ -156,6 +202,26 @@ mod tests {
     }
 
     #[test]
+    fn relative_columns_count_from_the_window() {
+        let formula = BlockFormula {
+            local_blocks: 2,
+            local_right: 1,
+            vertical_stride: 3,
+            relative: true,
+            ..BlockFormula::dense()
+        };
+        // Window of the own block and the one before; columns 3 and 6 blocks before it, and 3 after.
+        let expected = ["x..x..x", "xx..x..", ".xx..x.", "..xx..x", "x..xx..", ".x..xx.", "..x..xx"];
+        assert_eq!(draw(&formula, 0, 7, false), expected);
+        let wide = BlockFormula { local_right: 3, ..formula };
+        assert_eq!(draw(&wide, 5, 7, false)[..2], ["xxx..x.", "xxxx..x"]);
+        assert!(formula.attends(0, -3, 0, false) && !formula.attends(0, -2, 0, false));
+        // Without a window both of its sides count for the diagonal block.
+        let none = BlockFormula { local_blocks: 0, local_right: 0, vertical_stride: 2, ..formula };
+        assert_eq!(draw(&none, 0, 4, false)[0], "xx.x");
+    }
+
+    #[test]
     fn ranges_are_checked() {
         let dense = BlockFormula::dense();
         let cases = [
@@ -164,6 +230,7 @@ mod tests {
             (BlockFormula { head_offset: 1, ..dense }, "head_offset"),
             (BlockFormula { heads_per_step: 0, ..dense }, "heads_per_step"),
             (BlockFormula { local_blocks: 1 << 31, ..dense }, "local_blocks"),
+            (BlockFormula { local_blocks: 1, local_right: 0, ..dense }, "local_right"),
             (BlockFormula { vertical_stride: 1 << 30, head_step: 1 << 29, ..dense }, "vertical_stride"),
         ];
         for (formula, name) in cases {

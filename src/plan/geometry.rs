@@ -11,6 +11,8 @@ pub(crate) enum Rows {
     FirstQuery,
     /// It holds the first query, and blocks start at multiples of `block_q` in key positions.
     Absolute,
+    /// As [`Rows::Absolute`], with the first query at this position: negative before the first key.
+    At(i64),
 }
 
 /// A plan laid over a shape. Counts fit the kernels' 32 bits.
@@ -24,7 +26,7 @@ pub(crate) struct Geometry {
     /// Query rows of block 0 that lie before the first query.
     pub(crate) row_shift: usize,
     /// Index of block 0.
-    pub(crate) first_row: usize,
+    pub(crate) first_row: i64,
 }
 
 impl Geometry {
@@ -45,17 +47,24 @@ impl Geometry {
             let expected = format!("1, kv_heads ({}) or q_heads ({})", shape.kv_heads, shape.q_heads);
             return Err(Error::Value { what: "plan heads", expected, got: heads.to_string() });
         }
-        let (row_shift, first_row) = match rows {
-            Rows::FirstQuery => (0, 0),
-            Rows::Absolute => {
-                let past = shape.kv_len.checked_sub(shape.q_len).ok_or_else(|| Error::Value {
+        let position = match rows {
+            Rows::FirstQuery => 0,
+            Rows::Absolute if shape.q_len > shape.kv_len => {
+                return Err(Error::Value {
                     what: "q_len",
                     expected: format!("at most kv_len ({}) when rows count absolute positions", shape.kv_len),
                     got: shape.q_len.to_string(),
-                })?;
-                (past % block.q, past / block.q)
+                });
             }
+            Rows::Absolute => (shape.kv_len - shape.q_len) as i64,
+            Rows::At(position) if position.unsigned_abs() > 1 << 30 => {
+                let expected = "within 2^30 of the first key".into();
+                return Err(Error::Value { what: "position of the first query", expected, got: position.to_string() });
+            }
+            Rows::At(position) => position,
         };
+        let (row_shift, first_row) =
+            (position.rem_euclid(block.q as i64) as usize, position.div_euclid(block.q as i64));
         let q_blocks = if shape.q_len == 0 { 0 } else { (shape.q_len + row_shift).div_ceil(block.q) };
         let geometry = Self { batch, heads, q_blocks, kv_blocks: shape.kv_len.div_ceil(block.k), row_shift, first_row };
         // Schedules pack a block's index into 24 bits.

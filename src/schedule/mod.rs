@@ -13,12 +13,14 @@ use crate::tensor::Tensor;
 ///
 /// A schedule belongs to one plan, shape and mask, and may be used for many calls (a static pattern is scheduled once).
 /// One for a kernel with wide tiles serves kernels with narrower tiles as well, with the same results.
-/// Formula plans need none: theirs holds no memory.
+/// Formula plans need none: theirs holds no memory. One for [`Ragged`](crate::Ragged) calls serves any lengths.
 #[derive(Debug)]
 pub struct Schedule {
     plan: u64,
     shape: AttentionShape,
     mask: Mask,
+    /// For calls with lengths on the device.
+    ragged: bool,
     lists: Option<Lists>,
 }
 
@@ -57,7 +59,8 @@ impl Schedule {
         options.mask.validate(shape)?;
         let geometry = plan.geometry(shape)?;
         plan.check_device(stream)?;
-        let mut schedule = Self { plan: plan.id(), shape: *shape, mask: options.mask, lists: None };
+        let mut schedule =
+            Self { plan: plan.id(), shape: *shape, mask: options.mask, ragged: options.ragged.is_any(), lists: None };
         if plan.has_lists() {
             let block = plan.block_size();
             // Both are powers of two: whole tiles and whole query blocks.
@@ -102,6 +105,8 @@ impl Schedule {
             mask: convert::mask(&mask, &shape),
             plan: plan.to_abi(&plan.geometry(&shape)?),
             schedule: lists.to_abi(),
+            ragged: i32::from(self.ragged),
+            reserved: 0,
         };
         let [offsets, indices] = plan.owners(stream);
         ordered(stream, &[lists.offsets.stream(), offsets, indices], || {
@@ -118,14 +123,20 @@ impl Schedule {
     }
 
     /// Checks that the schedule was built for a request.
-    pub(crate) fn check(&self, shape: &AttentionShape, mask: &Mask, plan: &BlockPlan) -> Result<()> {
+    pub(crate) fn check(&self, shape: &AttentionShape, options: &ForwardOptions<'_>, plan: &BlockPlan) -> Result<()> {
         self.check_plan(plan)?;
+        let mask = &options.mask;
         if self.shape != *shape || self.mask != *mask {
             return Err(Error::Value {
                 what: "schedule",
                 expected: format!("built for {shape:?} and {mask:?}"),
                 got: format!("one for {:?} and {:?}", self.shape, self.mask),
             });
+        }
+        if self.lists.is_some() && self.ragged != options.ragged.is_any() {
+            let kind = |ragged| if ragged { "sequences of different lengths" } else { "sequences of one length" };
+            let expected = format!("built for {}", kind(!self.ragged));
+            return Err(Error::Value { what: "schedule", expected, got: format!("one for {}", kind(self.ragged)) });
         }
         Ok(())
     }

@@ -38,6 +38,26 @@ impl<T: Element> Tensor<T> {
         Ok(Self { buffer, layout, element: std::marker::PhantomData })
     }
 
+    /// Somebody else's memory as a packed tensor, for arguments that calls take whole (lengths, lists, weights). It is
+    /// never freed here.
+    ///
+    /// # Safety
+    /// The memory must be of `stream`'s device and hold `dims`, aligned for `T`; while the tensor lives nobody else may
+    /// use or free it except in the order of `stream`, unless both only read.
+    ///
+    /// # Errors
+    /// As [`Layout::contiguous`]; [`Error::Value`] for a null address, or one that is not aligned for `T`.
+    pub unsafe fn from_raw(stream: &Stream, pointer: *mut T, dims: [usize; 4]) -> Result<Self> {
+        let layout = Layout::contiguous(dims)?;
+        if !layout.is_empty() && (pointer.is_null() || !pointer.is_aligned()) {
+            let expected = format!("not null and a multiple of {}", align_of::<T>());
+            return Err(Error::Value { what: "address of a tensor", expected, got: format!("{pointer:p}") });
+        }
+        // SAFETY: passed on to the caller; fewer than 2^62 elements of at most 4 bytes.
+        let buffer = unsafe { Buffer::foreign(stream, pointer.cast(), layout.extent() * size_of::<T>()) };
+        Ok(Self { buffer, layout, element: std::marker::PhantomData })
+    }
+
     /// A packed tensor of zeros.
     ///
     /// # Errors

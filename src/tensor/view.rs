@@ -87,6 +87,22 @@ impl<'a, T: Element> TensorView<'a, T> {
         Ok(Self { pointer: unsafe { self.pointer.add(offset) }, layout, ..self })
     }
 
+    /// The same elements for each of `heads` heads: a stride of 0.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless the second axis has one index.
+    pub fn broadcast_heads(self, heads: usize) -> Result<Self> {
+        let [batch, 1, seq, dim] = self.dims() else {
+            return Err(Error::Shape {
+                what: "broadcast",
+                expected: "1 head".into(),
+                got: format!("{:?}", self.dims()),
+            });
+        };
+        let [sequence, _, row] = self.layout.strides();
+        Ok(Self { layout: Layout::strided([batch, heads, seq, dim], [sequence, 0, row])?, ..self })
+    }
+
     /// The same elements for each of `batch` sequences: a stride of 0.
     ///
     /// # Errors

@@ -98,11 +98,15 @@ fn ranked(call: &Call, rows: &[Row], blocks_of_sequence: usize, error: f64) -> R
             ((0..order.len()).filter(|&rank| above(score(rank))).count(), p.value > 0.0 && close)
         }
         _ => {
+            // Of several members P is the largest of theirs over the sum of these, which has errors of its own.
+            let single = p.q_heads == p.plan_heads && p.rows_per_list == 1;
+            let all: f64 = (0..order.len()).map(|rank| score(rank).exp()).sum();
+            let (all, error) = if single { (1.0, error) } else { (all, 2.0 * error) };
             let mut mass = 0.0;
             let mut take = order.len();
             let mut close = false;
             for rank in 0..order.len() {
-                mass += score(rank).exp();
+                mass += score(rank).exp() / all;
                 close |= (mass - p.value).abs() < error;
                 if mass >= p.value {
                     take = rank + 1;

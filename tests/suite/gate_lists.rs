@@ -327,9 +327,22 @@ fn long_rows() {
             assert!(2 * close <= call.lists(), "{close} of {} lists are close to ties", call.lists());
         }
     }
-    let p = raw::lacuna_gate_select_params { rows: 1, q_len: 1, ..prefill(16 * 30000) };
-    let result = Call::new(p, 1).run(&simt(1));
-    assert!(matches!(&result, Err(Error::Unsupported { .. })), "{result:?}");
+}
+
+/// A row of scores lies in shared memory: so many blocks and no more, and half of that where a list has several members.
+#[test]
+fn the_longest_row() {
+    let fast = Device::simt().unwrap().new_stream().unwrap();
+    let p = |blocks: i32, heads: i32| {
+        let base = prefill(16 * blocks);
+        let one = raw::lacuna_gate_select_params { rows: 1, q_len: 1, count: 100, gate_dim: 2, ..base };
+        raw::lacuna_gate_select_params { q_heads: heads, k_heads: 1, plan_heads: 1, ..one }
+    };
+    for (most, heads) in [(18_928, 1), (9_464, 2)] {
+        assert!(Call::new(p(most, heads), 3).run(&fast).is_ok());
+        let text = Call::new(p(most + 1, heads), 3).run(&fast).unwrap_err().to_string();
+        assert!(text.contains(&format!("at most {most} KV blocks, got {}", most + 1)), "{text}");
+    }
 }
 
 #[test]

@@ -155,6 +155,7 @@ impl Case {
             splits: self.splits,
             family: self.family,
             paged: None,
+            ragged: lacuna::Ragged::default(),
         }
     }
 

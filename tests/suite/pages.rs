@@ -43,7 +43,7 @@ impl Pages {
     }
 
     /// The page and the row of it that hold a key; `None`: nobody attends it.
-    fn place(&self, shape: &AttentionShape, b: usize, kv_head: usize, key: usize) -> Option<(usize, usize)> {
+    pub fn place(&self, shape: &AttentionShape, b: usize, kv_head: usize, key: usize) -> Option<(usize, usize)> {
         let entries = shape.kv_len.div_ceil(self.size);
         let head = if self.heads == 1 { 0 } else { kv_head };
         let page = usize::try_from(self.table[(b * self.heads + head) * entries + key / self.size]).ok()?;

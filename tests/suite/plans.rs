@@ -2,8 +2,8 @@
 
 use crate::harness::{Case, shape, simt, streams, uniform};
 use lacuna::{
-    AttentionShape, BlockFormula, BlockMask, BlockPlan, BlockSize, Error, ListRows, Mask, S2Config, S2Variant, Stream,
-    Tensor, bf16, f16,
+    AttentionShape, BlockFormula, BlockMask, BlockPlan, BlockSize, Error, ListRows, Mask, S2Columns, S2Config,
+    S2Variant, Stream, Tensor, bf16, f16,
 };
 use proptest::prelude::*;
 
@@ -289,27 +289,77 @@ proptest! {
         }
     }
 
+    /// The kernels and the host evaluate formulas alike, wherever the queries stand.
+    #[test]
+    fn any_formula(
+        lens in (1usize..300, 1usize..300), position in -200i64..400, size in 0usize..4, stride in 1usize..7,
+        window in (0usize..4, 0usize..4), relative: bool, shift in (0usize..7, 0usize..7, 1usize..3), sinks in 0usize..3,
+        dense in 0usize..6, mask in 0usize..3, seed: u64,
+    ) {
+        let mut shape = shape(1, (4, 2), lens, 32);
+        let mask = [Mask::FULL, Mask::CAUSAL, Mask { window_left: Some(70), window_right: Some(35), ..Mask::FULL }][mask];
+        if mask.causal {
+            shape.q_len = shape.q_len.min(shape.kv_len);
+        }
+        let formula = BlockFormula {
+            local_blocks: window.0,
+            local_right: window.1.max(window.0.min(1)),
+            vertical_stride: stride,
+            relative,
+            head_step: shift.0 % stride,
+            head_offset: shift.1 % stride,
+            heads_per_step: shift.2,
+            dense_from: dense,
+            sink_blocks: sinks,
+        };
+        let size = SIZES[size];
+        let plan = BlockPlan::formula_at(formula, BlockSize::square(size), 4, position).unwrap();
+        let case = Case { seed, ..Case::new(shape, mask) };
+        for stream in streams(seed) {
+            let blocks = plan.block_mask(&stream, &shape, &mask).unwrap();
+            let (first, shift) = (position.div_euclid(size as i64), position.rem_euclid(size as i64) as usize);
+            prop_assert_eq!((blocks.first_row, blocks.row_shift), (first, shift));
+            for (p, r) in (0..4).flat_map(|p| (0..blocks.q_blocks).map(move |r| (p, r))) {
+                for j in 0..blocks.kv_blocks {
+                    let (low, high) = (j * size, ((j + 1) * size).min(shape.kv_len));
+                    let seen = blocks.queries(&shape, r).any(|t| {
+                        let keys = mask.visible(&shape, t);
+                        keys.start.max(low) < keys.end.min(high)
+                    });
+                    let expected = seen && formula.attends(p, first + r as i64, j, false);
+                    prop_assert_eq!(blocks.get(0, p, r, j) != 0, expected, "head {}, block ({}, {})", p, r, j);
+                }
+            }
+            case.check_visible::<bf16>(&stream, &plan, &blocks.visibility(&shape, &mask));
+        }
+    }
+
     #[test]
     fn any_s2(
         kv_heads in 1usize..4, group in 1usize..3, q_len in 1usize..200, past in 0usize..150, size in 0usize..4,
         pattern in (0usize..4, 1usize..6, 0usize..3), step in prop::option::of(-4i64..5), offset in -5i64..6,
-        dense in 0usize..3, homogeneous: bool, phi3: bool, seed: u64,
+        dense in 0usize..3, homogeneous: bool, phi3: bool, columns in 0usize..3, right in prop::option::of(1usize..4),
+        causal: bool, seed: u64,
     ) {
-        let shape = shape(1, (group * kv_heads, kv_heads), (q_len, q_len + past), 32);
+        // Without a causal mask there may be fewer keys than queries.
+        let lens = if causal || seed % 2 == 0 { (q_len, q_len + past) } else { (q_len + past, q_len) };
+        let shape = shape(1, (group * kv_heads, kv_heads), lens, 32);
         let config = S2Config {
             block_size: SIZES[size],
             local_blocks: pattern.0,
+            local_right: right.filter(|_| !causal),
             vertical_stride: pattern.1,
+            columns: [None, Some(S2Columns::Absolute), Some(S2Columns::Relative)][columns],
             head_sliding_step: step,
             head_sliding_offset: offset,
             num_dense_kv_heads: dense.min(kv_heads),
             homogeneous,
             sink_blocks: pattern.2,
             variant: if phi3 { S2Variant::Phi3 } else { S2Variant::Dkernel },
+            causal,
         };
-        let (formula, heads, block) = config.formula(&shape).unwrap();
-        let case = Case { seed, ..Case::new(shape, Mask::CAUSAL) };
-        let blocks = BlockMask::from_formula(&shape, &case.mask, &formula, heads, block, block, true).unwrap();
+        let case = Case { seed, ..Case::new(shape, config.mask()) };
+        let blocks = config.block_mask(&shape).unwrap();
         let plan = config.plan(&shape).unwrap();
         for stream in streams(seed) {
             prop_assert_eq!(&plan.block_mask(&stream, &shape, &case.mask).unwrap(), &blocks);

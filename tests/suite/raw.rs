@@ -128,8 +128,16 @@ fn raw_calls_check_what_the_host_can_see() {
     params.shape = raw::lacuna_shape { head_dim: 63, ..shape };
     assert!(matches!(forward(&params), Err(lacuna::Error::Unsupported { .. })));
     let offsets = [0, 1];
-    params.shape = raw::lacuna_shape { cu_seqlens_q: offsets.as_ptr(), ..shape };
-    assert!(matches!(forward(&params), Err(lacuna::Error::Unsupported { .. })));
+    let packed = raw::lacuna_shape { cu_seqlens_k: offsets.as_ptr(), ..shape };
+    for bad in [
+        raw::lacuna_shape { cu_seqlens_q: offsets.as_ptr(), q_rows: -1, ..shape },
+        raw::lacuna_shape { k_rows: (1 << 30) + 1, ..packed },
+        raw::lacuna_shape { kv_lens: offsets.as_ptr(), ..packed },
+        raw::lacuna_shape { block_table: offsets.as_ptr(), page_size: 16, ..packed },
+    ] {
+        params.shape = bad;
+        assert!(matches!(forward(&params), Err(lacuna::Error::Value { what: "forward", .. })), "{bad:?}");
+    }
     let paged = raw::lacuna_shape { block_table: offsets.as_ptr(), page_size: 16, pages: 2, ..shape };
     for bad in [
         raw::lacuna_shape { page_size: 0, ..paged },

@@ -3,8 +3,8 @@
 use crate::harness::{shape, simt, streams};
 use crate::seer_case::{ALL, AVG, Decode, Prefill};
 use lacuna::seer::{
-    DecodeGate, DecodeGateConfig, DecodeGateWeights, GateConfig, GateWeights, Pools, Rope, SeerGate, Select,
-    SelectOptions, Span,
+    DecodeGate, DecodeGateConfig, DecodeGateWeights, DecodeSelectOptions, GateConfig, GateWeights, Pools, Rope,
+    SeerGate, Select, SelectOptions, Span,
 };
 use lacuna::{AttentionShape, BlockPlan, BlockSize, DType, Error, ListRows, Mask, Result, Stream, Tensor, bf16, f16};
 
@@ -279,7 +279,7 @@ fn decode_calls_are_checked() {
     let decode = Decode::new((4, 2), 32, 16, 32);
     let gate = decode.gate(&stream, &decode.weights(), 128);
     let cache = gate.cache(&stream, 2, 100).unwrap();
-    let options = SelectOptions::new(Select::TokenBudget(32));
+    let options = DecodeSelectOptions::new(Select::TokenBudget(32));
     let good = shape(2, (4, 2), (1, 90), 32);
     let mut plan = gate.empty_plan(&stream, &good, &options, None).unwrap();
     let mut call = |shape: AttentionShape, lens: Option<&Tensor<i32>>, q: [usize; 4], less: usize| {
@@ -312,7 +312,7 @@ fn wild_lengths_stay_inside() {
         let decode = Decode::new((4, 2), 32, 16, 32);
         let gate = decode.gate(&stream, &decode.weights(), 128);
         let cache = gate.cache(&stream, 4, 100).unwrap();
-        let options = SelectOptions::new(Select::Blocks(2));
+        let options = DecodeSelectOptions::new(Select::Blocks(2));
         let shape = shape(4, (4, 2), (3, 90), 32);
         let q = Tensor::<bf16>::random(&stream, [4, 4, 3, 32], 1).unwrap();
         let mut plan = gate.empty_plan(&stream, &shape, &options, None).unwrap();

@@ -3,8 +3,8 @@
 use crate::harness::uniform;
 use lacuna::reference::gate::{self, List, Pool, Rotation, Rule, Selection};
 use lacuna::seer::{
-    DecodeGate, DecodeGateConfig, DecodeGateWeights, GateConfig, GateWeights, Pools, Rope, SeerGate, Select,
-    SelectOptions,
+    DecodeGate, DecodeGateConfig, DecodeGateWeights, DecodeSelectOptions, GateConfig, GateWeights, Pools, Rope,
+    SeerGate, Select, SelectOptions,
 };
 use lacuna::{AttentionShape, BlockPlan, Half, Stream, Tensor, bf16};
 
@@ -27,17 +27,27 @@ pub fn pools(pools: Pools) -> Vec<Pool> {
     all.into_iter().filter(|(on, _)| *on).map(|(_, pool)| pool).collect()
 }
 
-/// The options in the reference's words.
-pub fn selection(options: &SelectOptions, block: usize) -> Selection {
-    let rule = match options.select {
+fn rule(select: Select, block: usize) -> Rule {
+    match select {
         Select::Threshold(threshold) => Rule::Threshold(threshold),
         Select::Density(density) => Rule::Density(density),
         Select::Blocks(count) => Rule::Blocks(count),
         Select::TopP(mass) => Rule::TopP(mass),
         Select::TokenBudget(tokens) => Rule::Blocks((tokens / block).max(1)),
-    };
-    let SelectOptions { last_rows_dense, force_diagonal, sink_blocks, share_heads, .. } = *options;
-    Selection { rule, last_rows_dense, force_diagonal, sink_blocks, share_heads }
+    }
+}
+
+/// The options in the reference's words.
+pub fn selection(options: &SelectOptions, block: usize) -> Selection {
+    let SelectOptions { select, last_rows_dense, force_diagonal, sink_blocks, share_heads } = *options;
+    Selection { rule: rule(select, block), last_rows_dense, force_diagonal, sink_blocks, share_heads }
+}
+
+/// The same for a decode gate.
+pub fn decode_selection(options: &DecodeSelectOptions, block: usize) -> Selection {
+    let DecodeSelectOptions { select, sink_blocks } = *options;
+    let rule = rule(select, block);
+    Selection { rule, last_rows_dense: 0, force_diagonal: true, sink_blocks, share_heads: true }
 }
 
 /// One prefill call on random inputs.

@@ -2,11 +2,11 @@
 
 use crate::harness::streams;
 use crate::seer_case::{
-    AVG, Decode, Tally, flags, frequencies, logit_error, pools, score_error, selection, values, wide,
+    AVG, Decode, Tally, decode_selection, flags, frequencies, logit_error, pools, score_error, values, wide,
 };
 use lacuna::reference::gate::{self, Rotation};
 use lacuna::reference::{Counted, Problem};
-use lacuna::seer::{DecodeGate, GateCache, Select, SelectOptions, Span};
+use lacuna::seer::{DecodeGate, DecodeSelectOptions, GateCache, Select, Span};
 use lacuna::{AttentionShape, DType, ForwardOptions, Stream, Tensor, attention, bf16};
 
 /// Sequences whose prompts and steps have different lengths.
@@ -70,7 +70,7 @@ impl Run {
     }
 
     /// Decodes and compares each step's logits and lists. Returns the largest error of a logit.
-    fn check(&self, stream: &Stream, options: &[SelectOptions], tally: &mut Tally) -> f64 {
+    fn check(&self, stream: &Stream, options: &[DecodeSelectOptions], tally: &mut Tally) -> f64 {
         let (q_heads, kv_heads) = self.gate.heads;
         let (batch, head_dim, block) = (self.prompts.len(), self.gate.head_dim, self.gate.block);
         let size = batch * self.max_len * head_dim;
@@ -123,7 +123,7 @@ impl Run {
             let error = logit_error(&logits.to_vec(stream).unwrap(), &expected, false);
             worst = worst.max(error);
             for options in options {
-                let lists = reference.lists(&selection(options, block)).unwrap();
+                let lists = reference.lists(&decode_selection(options, block)).unwrap();
                 let mut plan = gate.empty_plan(stream, &shape, options, None).unwrap();
                 let mut workspace = stream.alloc_bytes(gate.workspace_bytes(&shape)).unwrap();
                 gate.select_into(stream, &shape, on_device, q.view(), &cache, options, &mut plan, &mut workspace)
@@ -155,11 +155,11 @@ fn number_of(lens: &[usize]) -> usize {
     lens.len()
 }
 
-fn options() -> Vec<SelectOptions> {
+fn options() -> Vec<DecodeSelectOptions> {
     let rules =
         [Select::TokenBudget(64), Select::Threshold(0.05), Select::TopP(0.7), Select::Blocks(1), Select::Blocks(4)];
-    let mut all = rules.map(SelectOptions::new).to_vec();
-    all.push(SelectOptions { sink_blocks: 2, ..SelectOptions::new(Select::Blocks(2)) });
+    let mut all = rules.map(DecodeSelectOptions::new).to_vec();
+    all.push(DecodeSelectOptions { sink_blocks: 2, ..DecodeSelectOptions::new(Select::Blocks(2)) });
     all
 }
 
@@ -273,7 +273,7 @@ fn attention_over_the_plan_of_a_step() {
         let starts = vector(&stream, &[0; 3]);
         let span = Span::Ragged { starts: &starts, lens: &kv_lens };
         gate.append(&stream, &mut cache, k.view(), span, false, &mut workspace).unwrap();
-        let options = SelectOptions::new(Select::TokenBudget(48));
+        let options = DecodeSelectOptions::new(Select::TokenBudget(48));
         let mut plan = gate.empty_plan(&stream, &shape, &options, None).unwrap();
         let mut workspace = stream.alloc_bytes(gate.workspace_bytes(&shape)).unwrap();
         let lens_on_device = Some(&kv_lens);

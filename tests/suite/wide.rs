@@ -121,7 +121,13 @@ fn run(case: &Case, lists: &Lists, stream: &Stream, tile_q: usize) -> Result<Out
         counter: address(&mut counter),
         ..Default::default()
     };
-    let build = raw::lacuna_schedule_params { shape: params.shape, mask: params.mask, plan: params.plan, schedule };
+    let build = raw::lacuna_schedule_params {
+        shape: params.shape,
+        mask: params.mask,
+        plan: params.plan,
+        schedule,
+        ..Default::default()
+    };
     // SAFETY: the tensors above have the sizes that the header names and live to the end of this function.
     unsafe { raw::schedule_build(stream, &build) }?;
     // SAFETY: as above.

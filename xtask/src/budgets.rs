@@ -25,6 +25,21 @@ const BUDGETS: &[Budget] = &[
         registers: 168, // 65536 / (3 * 128), rounded down to 8
         reason: "3 blocks of 128 threads a multiprocessor at head dim 64",
     },
+    Budget {
+        name: &["sm80", "decode", "DecodeTraitsILi32E"],
+        registers: 128, // 65536 / (4 * 128)
+        reason: "4 blocks of 128 threads a multiprocessor at head dim 32, as many as 164 KB hold",
+    },
+    Budget {
+        name: &["sm80", "decode", "DecodeTraitsILi64ELi64E"],
+        registers: 168, // 65536 / (3 * 128), rounded down to 8
+        reason: "3 blocks of 128 threads a multiprocessor at head dim 64, as many as 164 KB hold",
+    },
+    Budget {
+        name: &["sm80", "decode", "DecodeTraitsILi64E"],
+        registers: 128, // 65536 / (4 * 128)
+        reason: "4 blocks of 128 threads a multiprocessor at head dim 64 and few rows, as many as 228 KB hold",
+    },
 ];
 
 pub fn budget(kernel: &str) -> Option<&'static Budget> {
@@ -41,8 +56,14 @@ mod tests {
         let name = |family: &str, dim: u32| format!("_Z{family}14forward_kernelINS0_13ForwardTraitsILi{dim}ENS_4HalfE");
         assert_eq!(registers(&name("4sm90", 32)), Some(168));
         assert_eq!(registers(&name("4sm80", 32)), Some(128));
+        assert_eq!(registers(&(name("4sm80", 32) + "Lb1E")), Some(128));
         assert_eq!(registers(&name("4sm80", 64)), Some(168));
         assert_eq!(registers(&name("4sm80", 128)), None);
+        let decode = |dim: u32, rows: u32| {
+            registers(&format!("_ZN4sm8013decode_kernelINS0_12DecodeTraitsILi{dim}ELi{rows}ENS_4HalfE"))
+        };
+        assert_eq!([decode(32, 16), decode(64, 16), decode(64, 64)], [Some(128), Some(128), Some(168)]);
+        assert_eq!(decode(128, 64), None);
         assert_eq!(registers("_Z12merge_kernel"), None);
     }
 }

@@ -14,7 +14,8 @@ use std::process::ExitCode;
 
 const USAGE: &str = "\
 usage: cargo xtask TASK
-  bindings [--check]   write src/kernels/bindings.rs from cuda/lacuna_kernels.h, or prove that it is fresh
+  bindings [--check]   write the Rust side of the C headers (src/kernels/bindings.rs from cuda/lacuna_kernels.h,
+                       capi/src/abi.rs from capi/include), or prove that it is fresh
   ptxas-gate FOLDER    registers per kernel from the .ptxas files in FOLDER; fails on local memory in kernels named
                        *forward*, registers over a budget, and advisories on wgmma or setmaxnreg
   sass-gate FOLDER     machine code of the Hopper forward kernels in FOLDER; fails where the softmax no longer runs

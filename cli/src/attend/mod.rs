@@ -11,11 +11,13 @@ use crate::config::{self, ComputeType, HyperKeys, Method, MethodKeys, Options};
 use crate::failure::{Failure, Result, request};
 use crate::files::{Contents, OutputFile, TensorFile};
 use crate::{gates, terminal};
+pub use check::Report;
+pub use gate::check_gate_dim;
 pub use hyper::Hyper;
 pub use input::Qkv;
 use input::{Planner, Request};
 use lacuna::{AttentionShape, BlockPlan, Counters, Device, ForwardOptions, Half, Mask, Stream, bf16, f16};
-pub use pattern::{s2_blocks, s2_config};
+pub use pattern::{Pattern, s2_blocks, s2_config};
 use std::path::PathBuf;
 
 /// Compute attention on the tensors of a file.
@@ -101,7 +103,7 @@ fn run_hyper<T: Half + Into<f64>>(args: &Args, keys: &HyperKeys, file: &TensorFi
 }
 
 /// Prints what a check found, and fails if it is wrong.
-fn say(report: &check::Report) -> Result<()> {
+pub fn say(report: &Report) -> Result<()> {
     terminal::print(&report.text);
     if report.passed {
         return Ok(());
@@ -168,7 +170,7 @@ fn contents<T: Half>(
 }
 
 /// What every method writes; `planning` are the kernels that made the plan.
-fn common_contents(
+pub fn common_contents(
     method: Method,
     stream: &Stream,
     shape: &AttentionShape,

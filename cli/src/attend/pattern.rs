@@ -70,8 +70,7 @@ pub fn s2_blocks(config: &S2Config, shape: &AttentionShape, mask: &Mask) -> Resu
         other => other,
     };
     config.validate(shape, mask).map_err(named)?;
-    let (formula, heads, block) = config.formula(shape).map_err(named)?;
-    Ok(BlockMask::from_formula(shape, mask, &formula, heads, block, block, true)?)
+    config.block_mask(shape).map_err(named)
 }
 
 /// The library's settings from the config's keys.
@@ -89,5 +88,6 @@ pub fn s2_config(keys: &S2Keys) -> S2Config {
             Variant::Dkernel => S2Variant::Dkernel,
             Variant::Phi3 => S2Variant::Phi3,
         },
+        ..S2Config::default()
     }
 }

@@ -1,7 +1,7 @@
 //! One call of `lacuna check`: what is asked, and whether the kernels got it right.
 
 use crate::attend::Hyper;
-use crate::attention_call::{Inputs, attend};
+use crate::attention_call::{Answer, Inputs, attend, decode};
 use crate::failure::{Failure, Result};
 use lacuna::reference::{ExpectedOutput, Problem, TokenMask, compare_lse, widen};
 use lacuna::{
@@ -83,17 +83,47 @@ pub struct Variant {
     lens: (usize, usize),
 }
 
-/// The calls of each cell: causal or not; every head alone, grouped, one KV head; square, ragged, one query.
-pub fn variants() -> Vec<Variant> {
-    [
-        (true, (2, 2), (128, 128)),
-        (true, (6, 2), (77, 203)),
-        (true, (3, 1), (1, 170)),
-        (false, (4, 2), (100, 150)),
-        (false, (2, 1), (130, 66)),
-    ]
-    .map(|(causal, heads, lens)| Variant { causal, heads, lens })
-    .to_vec()
+/// The kernels that serve a row of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kernels {
+    /// `forward`, of a family.
+    Forward(KernelFamily),
+    /// `decode`.
+    Decode,
+}
+
+impl fmt::Display for Kernels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Forward(family) => family.fmt(f),
+            Self::Decode => f.pad("decode"),
+        }
+    }
+}
+
+impl Kernels {
+    /// The calls of each cell: causal or not; every head alone, grouped, one KV head; square, ragged, one query. Those of
+    /// `decode` fill tiles of 16, 32 and 64 rows.
+    pub fn variants(self) -> Vec<Variant> {
+        match self {
+            Self::Forward(_) => [
+                (true, (2, 2), (128, 128)),
+                (true, (6, 2), (77, 203)),
+                (true, (3, 1), (1, 170)),
+                (false, (4, 2), (100, 150)),
+                (false, (2, 1), (130, 66)),
+            ],
+            Self::Decode => [
+                (true, (2, 2), (1, 128)),
+                (true, (8, 2), (7, 203)),
+                (true, (6, 1), (16, 600)),
+                (false, (4, 2), (16, 150)),
+                (false, (3, 1), (16, 9)),
+            ],
+        }
+        .map(|(causal, heads, lens)| Variant { causal, heads, lens })
+        .to_vec()
+    }
 }
 
 /// One call.
@@ -104,7 +134,7 @@ pub struct Case {
     /// Element type.
     pub dtype: DType,
     /// Kernels that serve the call.
-    pub family: KernelFamily,
+    pub kernels: Kernels,
     /// Plan and options.
     pub kind: Kind,
     /// Mask, heads, lengths.
@@ -133,10 +163,10 @@ impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Variant { causal, heads, lens } = self.variant;
         let mask = if causal { "causal" } else { "full" };
-        let (head_dim, dtype, family, kind) = (self.head_dim, self.dtype, self.family, self.kind.name());
+        let (head_dim, dtype, kernels, kind) = (self.head_dim, self.dtype, self.kernels, self.kind.name());
         write!(
             f,
-            "{kind}, head_dim {head_dim}, {dtype}, {family}, {mask}, heads {}:{}, {} x {}",
+            "{kind}, head_dim {head_dim}, {dtype}, {kernels}, {mask}, heads {}:{}, {} x {}",
             heads.0, heads.1, lens.0, lens.1
         )
     }
@@ -153,6 +183,10 @@ impl Case {
     }
 
     fn try_run<T: Half + Into<f64>>(&self, stream: &Stream) -> Result<Outcome> {
+        // Decode splits by itself, in the calls of every cell.
+        if self.kernels == Kernels::Decode && self.kind == Kind::Splits {
+            return Ok(Outcome::NotBuilt);
+        }
         let Variant { causal, heads, lens } = self.variant;
         let shape = AttentionShape {
             batch: 2,
@@ -175,11 +209,11 @@ impl Case {
         let mut options = ForwardOptions {
             mask: if causal { Mask::CAUSAL } else { Mask::FULL },
             splits: if self.kind == Kind::Splits { 3 } else { 1 },
-            family: self.family,
+            family: self.family(),
             ..ForwardOptions::default()
         };
         if self.kind == Kind::Hyper {
-            if self.family != KernelFamily::Portable {
+            if self.kernels != Kernels::Forward(KernelFamily::Portable) {
                 return Ok(Outcome::NotBuilt);
             }
             let config = HyperConfig { block_size: 32, sample_size: 24, min_seq_len: 32, ..HyperConfig::default() };
@@ -204,15 +238,36 @@ impl Case {
             let table = Tensor::from_slice(stream, &table, dims)?;
             let paged = Some(PagedKv { block_table: table.view(), page_size: size });
             let (k, v) = (pool(&k, &shape, size), pool(&v, &shape, size));
-            attend(stream, &shape, &ForwardOptions { paged, ..options }, &plan, Inputs { q: &q, k: &k, v: &v })?
+            self.attend(stream, &shape, &ForwardOptions { paged, ..options }, &plan, Inputs { q: &q, k: &k, v: &v })?
         } else {
-            attend(stream, &shape, &options, &plan, inputs)?
+            self.attend(stream, &shape, &options, &plan, inputs)?
         };
         let expected = match &blocks {
             Some(blocks) => problem.expect(&blocks.visibility(&shape, &options.mask))?,
             None => problem.expect(&TokenMask { shape: &shape, mask: &options.mask })?,
         };
         judged(&expected, &answer.out, &answer.lse)
+    }
+
+    fn attend<T: Half>(
+        &self,
+        stream: &Stream,
+        shape: &AttentionShape,
+        options: &ForwardOptions<'_>,
+        plan: &BlockPlan,
+        inputs: Inputs<'_, T>,
+    ) -> Result<Answer> {
+        match self.kernels {
+            Kernels::Forward(_) => attend(stream, shape, options, plan, inputs),
+            Kernels::Decode => decode(stream, shape, options, plan, inputs),
+        }
+    }
+
+    fn family(&self) -> KernelFamily {
+        match self.kernels {
+            Kernels::Forward(family) => family,
+            Kernels::Decode => KernelFamily::Auto,
+        }
     }
 
     fn formula(&self) -> BlockFormula {

@@ -5,13 +5,13 @@ mod case;
 use crate::failure::{Failure, Result};
 use crate::files::{check_writable, write_report};
 use crate::terminal;
-use case::{Case, Outcome};
+use case::{Case, Kernels, Outcome};
 use lacuna::{AttentionShape, BlockPlan, DType, Device, ForwardOptions, KernelFamily, attention, bf16, f16};
 use std::path::PathBuf;
 
 /// Validate every kernel on a device against the f64 reference.
 ///
-/// Head dims x element types x kernel families x plans, each over several masks, head groups and lengths. Exit code 1 if
+/// Head dims x element types x kernels x plans, each over several masks, head groups and lengths. Exit code 1 if
 /// anything is wrong.
 #[derive(clap::Args)]
 pub struct Args {
@@ -34,18 +34,19 @@ pub fn run(args: &Args) -> Result<()> {
     let device = Device::parse(&args.device)?;
     let stream = device.new_stream()?;
     let kinds = case::Kind::ALL;
-    let variants = case::variants();
     let mut rows = vec![[vec!["kernel".to_owned()], kinds.map(case::Kind::name).to_vec()].concat()];
     let mut failures = Vec::new();
     let mut ran = 0;
-    let kernels = kernels(&device);
-    let progress = terminal::progress(kernels.len() * kinds.len() * variants.len());
-    for (head_dim, dtype, family) in kernels {
-        let mut row = vec![format!("head_dim {head_dim:>3} {:>4} {family}", dtype.to_string())];
+    let all = kernels(&device);
+    let calls = all.iter().map(|(_, _, kernels)| kinds.len() * kernels.variants().len()).sum();
+    let progress = terminal::progress(calls);
+    for (head_dim, dtype, kernels) in all {
+        let variants = kernels.variants();
+        let mut row = vec![format!("head_dim {head_dim:>3} {:>4} {kernels}", dtype.to_string())];
         for kind in kinds {
             let mut cell = Tally::default();
             for variant in &variants {
-                let case = Case { head_dim, dtype, family, kind, variant: *variant, seed: args.seed };
+                let case = Case { head_dim, dtype, kernels, kind, variant: *variant, seed: args.seed };
                 progress.set_message(case.to_string());
                 let outcome = match dtype {
                     DType::BF16 => case.run::<bf16>(&stream),
@@ -76,16 +77,17 @@ pub fn run(args: &Args) -> Result<()> {
     Err(Failure::Failed(format!("check: {} of {ran} calls are wrong", failures.len())))
 }
 
-/// Rows of the table: the portable kernels, and others where the device has them.
-fn kernels(device: &Device) -> Vec<(usize, DType, KernelFamily)> {
+/// Rows of the table: the portable kernels, others where the device has them, and those of decode.
+fn kernels(device: &Device) -> Vec<(usize, DType, Kernels)> {
     let mut kernels = Vec::new();
     for (head_dim, dtype) in HEAD_DIMS.iter().flat_map(|&d| [DType::BF16, DType::F16].map(|t| (d, t))) {
         let shape = AttentionShape { batch: 1, q_heads: 1, kv_heads: 1, q_len: 128, kv_len: 128, head_dim, dtype };
-        kernels.push((head_dim, dtype, KernelFamily::Portable));
+        kernels.push((head_dim, dtype, Kernels::Forward(KernelFamily::Portable)));
         let options = ForwardOptions { family: KernelFamily::Hopper, ..ForwardOptions::causal() };
         if attention::kernel(device, &shape, &options, &BlockPlan::dense()).is_ok() {
-            kernels.push((head_dim, dtype, KernelFamily::Hopper));
+            kernels.push((head_dim, dtype, Kernels::Forward(KernelFamily::Hopper)));
         }
+        kernels.push((head_dim, dtype, Kernels::Decode));
     }
     kernels
 }

@@ -1,14 +1,16 @@
-//! The JSON config of `attend` and `show`: one strict struct per method, named as in the papers.
+//! The JSON config of `attend`, `decode` and `show`: one strict struct per method, named as in the papers.
 
+mod decode;
 mod keys;
 mod method;
 mod seer;
 mod select;
 mod strict;
 
+pub use decode::{DecodeKeys, DecodeMethod};
 pub use keys::{BucketOrder, ComputeType, HyperKeys, Options, S2Keys, Variant};
 pub use method::{Method, MethodKeys, PatternKeys};
-pub use seer::{Pool, SeerKeys, pool_set};
+pub use seer::{Pool, SeerDecodeKeys, SeerKeys, pool_set};
 
 use crate::failure::{Failure, Result};
 use std::path::Path;
@@ -19,6 +21,11 @@ const LARGEST: u64 = 1 << 20;
 /// Reads a method's config; no path means every default.
 pub fn read(method: Method, path: Option<&Path>) -> Result<MethodKeys> {
     MethodKeys::parse(method, &text(path)?)
+}
+
+/// The same for `decode`.
+pub fn read_decode(method: Method, path: Option<&Path>) -> Result<(DecodeKeys, DecodeMethod)> {
+    decode::parse_decode(method, &text(path)?)
 }
 
 fn text(path: Option<&Path>) -> Result<String> {

@@ -4,11 +4,16 @@ use super::strict::config_error;
 use crate::failure::Result;
 use lacuna::methods::seer::Select;
 use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, MapAccess, Visitor};
 
-/// `select` of a config: an object with one of these keys.
+/// `select` of a config: an object with one key.
+#[derive(Debug, Clone, Default)]
+pub struct SelectKeys(Rules);
+
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct SelectKeys {
+struct Rules {
     /// Blocks with more than this part of the softmax.
     threshold: Option<f64>,
     /// Part of the causal blocks that are kept when each row keeps the same number.
@@ -21,15 +26,34 @@ pub struct SelectKeys {
     token_budget: Option<usize>,
 }
 
+impl<'de> Deserialize<'de> for SelectKeys {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        /// A derived struct would also take an array of its fields.
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Rules;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object with one rule")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Rules, A::Error> {
+                Rules::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+        deserializer.deserialize_map(Object).map(SelectKeys)
+    }
+}
+
 impl SelectKeys {
     /// The rule, which must be one of `names`.
     pub fn rule(&self, names: &[&str]) -> Result<Select> {
         let given = [
-            ("threshold", self.threshold.map(Select::Threshold)),
-            ("density", self.density.map(Select::Density)),
-            ("blocks", self.blocks.map(Select::Blocks)),
-            ("top_p", self.top_p.map(Select::TopP)),
-            ("token_budget", self.token_budget.map(Select::TokenBudget)),
+            ("threshold", self.0.threshold.map(Select::Threshold)),
+            ("density", self.0.density.map(Select::Density)),
+            ("blocks", self.0.blocks.map(Select::Blocks)),
+            ("top_p", self.0.top_p.map(Select::TopP)),
+            ("token_budget", self.0.token_budget.map(Select::TokenBudget)),
         ];
         let mut given = given.into_iter().filter_map(|(name, rule)| Some((name, rule?)));
         let (Some((name, rule)), None) = (given.next(), given.next()) else {

@@ -99,6 +99,7 @@ fn run_row(
         bits_per_byte: bits.iter().sum::<f64>() / task.windows as f64,
         windows: bits,
         asked: setting.asked,
+        threshold: setting.threshold,
         error: error.error,
         error_bound: error.bound,
         work: attention.counted.then(|| macs as f64 / base.max(1) as f64),

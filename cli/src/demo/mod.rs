@@ -16,6 +16,7 @@ use lacuna::Device;
 pub use measure::{Task, measure};
 pub use reading::{Options, Reading};
 use results::{Family, Results};
+pub use selection::{map_shares, pooled_shares};
 use settings::Setting;
 use std::path::PathBuf;
 

@@ -1,11 +1,25 @@
 //! Who picks the blocks of a row of the demo.
 
-use super::selection::{best_blocks, blocks_for_density, pooled_scores, random_scores};
+use super::selection::{
+    best_blocks, blocks_above, blocks_for_density, map_shares, pooled_shares, random_scores, same_number,
+};
 use crate::failure::Result;
 use crate::gates::{GateInputs, Gates};
-use crate::model::{Heads, block_maps, rounded};
+use crate::model::{Heads, rounded};
+use lacuna::methods::seer::Select;
 use lacuna::{AttentionShape, BlockFormula, BlockPlan, BlockSize, S2Config, Stream, bf16};
 use std::rc::Rc;
+
+/// How many blocks a row keeps; its own is always one of them.
+#[derive(Debug, Clone, Copy)]
+pub enum Keep {
+    /// As many best ones as the published rule gives for a density, and its own.
+    Density(f64),
+    /// So many on average, its own counted, one more or less in a row.
+    Number(f64),
+    /// Those with a larger share than this: how many depends on the row.
+    Above(f64),
+}
 
 /// A way to pick blocks.
 pub enum Planner {
@@ -17,8 +31,15 @@ pub enum Planner {
     Seer {
         /// One a layer.
         gates: Rc<Gates>,
-        /// Part of the causal pairs to keep.
-        density: f64,
+        /// How many.
+        select: Select,
+    },
+    /// The newest blocks, a number for each row.
+    Newest {
+        /// Queries and keys of a block.
+        block: usize,
+        /// How many on average, each row's own counted.
+        number: f64,
     },
     /// The newest blocks and the first ones.
     Window {
@@ -33,22 +54,22 @@ pub enum Planner {
     Oracle {
         /// Queries and keys of a block.
         block: usize,
-        /// Part of the causal pairs to keep.
-        density: f64,
+        /// How many.
+        keep: Keep,
     },
     /// For each row the blocks whose mean key has the largest product with the mean query: a gate that learned nothing.
     Pooled {
         /// Queries and keys of a block.
         block: usize,
-        /// Part of the causal pairs to keep.
-        density: f64,
+        /// How many.
+        keep: Keep,
     },
     /// Blocks that have nothing to do with the text.
     Random {
         /// Queries and keys of a block.
         block: usize,
-        /// Part of the causal pairs to keep.
-        density: f64,
+        /// How many.
+        keep: Keep,
         /// Another seed, other blocks.
         seed: u64,
     },
@@ -75,22 +96,30 @@ impl Planner {
     /// Looks at the layer's inputs. Not part of any time measured: an oracle is not a method.
     pub fn select(&self, heads: &Heads<'_>) -> Result<Selection> {
         let (q_heads, n, _) = heads.q.dims3()?;
-        let marks = |block: usize, density: f64, scores: Vec<Vec<f32>>| {
+        let marks = |block: usize, keep: Keep, scores: Vec<Vec<f32>>| {
             let blocks = n.div_ceil(block);
-            let keep = blocks_for_density(density, blocks);
-            let data = scores.iter().flat_map(|scores| best_blocks(scores, blocks, keep)).collect();
-            Selection::Mask([1, q_heads, blocks, blocks], data, block)
+            let mark = |scores: &Vec<f32>| match keep {
+                Keep::Density(density) => best_blocks(scores, blocks, blocks_for_density(density, blocks)),
+                Keep::Number(number) => same_number(scores, blocks, number),
+                Keep::Above(share) => blocks_above(scores, blocks, share),
+            };
+            Selection::Mask([1, q_heads, blocks, blocks], scores.iter().flat_map(mark).collect(), block)
         };
         Ok(match *self {
             Self::Dense | Self::S2(_) | Self::Window { .. } => Selection::Formula,
             Self::Seer { .. } => {
                 Selection::Gate { layer: heads.layer, q: rounded(heads.gate_q)?, k: rounded(heads.gate_k)? }
             }
-            Self::Oracle { block, density } => marks(block, density, block_maps(heads, block)?),
-            Self::Pooled { block, density } => marks(block, density, pooled_scores(heads, block)?),
-            Self::Random { block, density, seed } => {
+            Self::Newest { block, number } => {
+                let blocks = n.div_ceil(block);
+                let place: Vec<f32> = (0..blocks * blocks).map(|index| (index % blocks) as f32).collect();
+                marks(block, Keep::Number(number), vec![place; q_heads])
+            }
+            Self::Oracle { block, keep } => marks(block, keep, map_shares(heads, block)?),
+            Self::Pooled { block, keep } => marks(block, keep, pooled_shares(heads, block)?),
+            Self::Random { block, keep, seed } => {
                 let stream = |h: usize| seed + (heads.layer * q_heads + h) as u64;
-                marks(block, density, (0..q_heads).map(|h| random_scores(stream(h), n.div_ceil(block))).collect())
+                marks(block, keep, (0..q_heads).map(|h| random_scores(stream(h), n.div_ceil(block))).collect())
             }
         })
     }
@@ -102,8 +131,8 @@ impl Planner {
             (&Self::Window { blocks, sinks, block }, _) => {
                 BlockPlan::formula(BlockFormula::local(blocks, sinks), BlockSize::square(block), 1, true)?
             }
-            (Self::Seer { gates, density }, Selection::Gate { layer, q, k }) => {
-                gates.plan(*layer, *density, stream, shape, &GateInputs { q, k })?
+            (Self::Seer { gates, select }, Selection::Gate { layer, q, k }) => {
+                gates.plan(*layer, *select, stream, shape, &GateInputs { q, k })?
             }
             (_, Selection::Mask(dims, data, block)) => {
                 BlockPlan::from_mask(stream, shape, *block, *block, *dims, data)?

@@ -83,8 +83,10 @@ pub struct Row {
     pub settings: String,
     /// Visited pairs over causal pairs, mean over layers.
     pub density: f64,
-    /// Density that was asked for by the published rule, where one was.
+    /// Density that was asked for, where one was.
     pub asked: Option<f64>,
+    /// Whether one threshold for all layers and heads picked the blocks.
+    pub threshold: bool,
     /// Mean over all windows.
     pub bits_per_byte: f64,
     /// Bits per byte of each window.

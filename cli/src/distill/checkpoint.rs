@@ -5,6 +5,7 @@ use super::gate::{LayerGate, NAMES};
 use super::recipe::{Kind, Pool, Recipe};
 use crate::failure::Result;
 use crate::files::{Contents, OutputFile, TensorFile};
+use crate::gates::threshold_note;
 use candle_core::{Device, Tensor, Var};
 use std::path::{Path, PathBuf};
 
@@ -85,8 +86,20 @@ impl State {
         })
     }
 
-    /// The trained gates: weights as bf16, norms as f32.
-    pub fn gates(&self, recipe: &Recipe) -> Result<Contents> {
+    /// The gates as they are stored: weights as bf16, norms as f32.
+    pub fn rounded(&self) -> Result<Self> {
+        let mut gates = self.gates.clone();
+        for [w_k, w_q, ..] in gates.iter_mut().map(|gate| &mut gate.parameters) {
+            for weight in [w_k, w_q].into_iter().flatten() {
+                let value = weight.value.to_dtype(candle_core::DType::BF16)?.to_dtype(candle_core::DType::F32)?;
+                weight.value = Var::from_tensor(&value)?;
+            }
+        }
+        Ok(Self { step: self.step, gates })
+    }
+
+    /// The trained gates, with what they are and how they came about.
+    pub fn gates(&self, recipe: &Recipe, text: &str, thresholds: &[(f64, f64)]) -> Result<Contents> {
         let mut contents = Contents::default();
         for (name, parameter) in self.parameters() {
             let values = parameter.value.flatten_all()?.to_vec1::<f32>()?;
@@ -113,7 +126,9 @@ impl State {
         contents.note("k_pool", names(&recipe.k_pool));
         contents.note("rope_theta", recipe.rope_theta);
         contents.note("kind", if recipe.kind == Kind::Prefill { "prefill" } else { "decode" });
-        contents.note("steps", self.step);
+        contents.note("thresholds", threshold_note(thresholds));
+        contents.note("text", text);
+        contents.note("recipe", recipe.to_json()?);
         Ok(contents)
     }
 }

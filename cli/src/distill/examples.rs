@@ -42,9 +42,9 @@ pub fn rows(recipe: &Recipe, number: usize) -> Vec<usize> {
     (0..count).map(|i| cut(i) + random.below(cut(i + 1) - cut(i))).collect()
 }
 
-/// Blocks that a row may choose from: those before its own, and in prefill its own if it is kept.
+/// Blocks that a row may choose from: those before its own, and in prefill its own unless it is dropped.
 fn visible(recipe: &Recipe, row: usize) -> usize {
-    row / recipe.block_size + usize::from(recipe.kind == Kind::Prefill && recipe.keep_current)
+    row / recipe.block_size + usize::from(recipe.kind == Kind::Prefill && !recipe.drop_current)
 }
 
 impl Example {
@@ -226,12 +226,12 @@ mod tests {
 
     #[test]
     fn targets_are_weighed_rows() {
-        let recipe = |keep_current, power, distance| {
+        let recipe = |drop_current, power, distance| {
             let json = serde_json::json!({
                 "kind": "prefill", "block_size": 16, "q_pool": ["avg"], "k_pool": ["avg"], "project_q": false,
                 "per_kv_head": false, "norm": false, "gate_dim": 8, "rope_theta": 100.0, "layers": 1, "q_heads": 1,
                 "kv_heads": 1, "head_dim": 8, "window": 64, "windows": 1, "rows": 1, "skip": 0.0, "power": power,
-                "keep_current": keep_current, "distance": distance, "init": "mean", "steps": 1, "warm_up": 0,
+                "drop_current": drop_current, "distance": distance, "init": "mean", "steps": 1, "warm_up": 0,
                 "batch": 1, "lr": 0.1, "min_lr": 0.0, "seed": 1, "data": "",
             });
             serde_json::from_value::<Recipe>(json).unwrap()
@@ -241,11 +241,11 @@ mod tests {
             weigh(&recipe, row, &mut maxima);
             maxima.map(|x| (f64::from(x) * 1e4).round() / 1e4)
         };
-        assert_eq!(weighed(recipe(true, 1.0, 0.0), 32), [0.4, 0.1, 0.5, 0.0]);
-        assert_eq!(weighed(recipe(false, 1.0, 0.0), 40), [0.8, 0.2, 0.0, 0.0]);
-        assert_eq!(weighed(recipe(false, 0.5, 0.0), 32), [0.6667, 0.3333, 0.0, 0.0]);
+        assert_eq!(weighed(recipe(false, 1.0, 0.0), 32), [0.4, 0.1, 0.5, 0.0]);
+        assert_eq!(weighed(recipe(true, 1.0, 0.0), 40), [0.8, 0.2, 0.0, 0.0]);
+        assert_eq!(weighed(recipe(true, 0.5, 0.0), 32), [0.6667, 0.3333, 0.0, 0.0]);
         // 0.16 * 2 and 0.04 * 1; the own block at distance 0 has no weight.
-        assert_eq!(weighed(recipe(true, 1.0, 1.0), 32), [0.8889, 0.1111, 0.0, 0.0]);
-        assert_eq!(weighed(recipe(false, 1.0, 0.0), 0), [0.0; 4]);
+        assert_eq!(weighed(recipe(false, 1.0, 1.0), 32), [0.8889, 0.1111, 0.0, 0.0]);
+        assert_eq!(weighed(recipe(true, 1.0, 0.0), 0), [0.0; 4]);
     }
 }

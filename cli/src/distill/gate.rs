@@ -13,6 +13,7 @@ const NORM_EPSILON: f64 = 1e-6;
 pub const NAMES: [&str; 4] = ["w_k", "w_q", "q_norm", "k_norm"];
 
 /// What is trained, by [`NAMES`].
+#[derive(Clone)]
 pub struct LayerGate {
     /// `w_k [q or KV heads, k pools * head_dim, gate_dim]`; `w_q`, for prefill `[q_heads, q pools * head_dim,
     /// gate_dim]`, for decode `[kv_heads, group * head_dim, gate_dim]`; norms `[gate_dim]`.
@@ -45,8 +46,8 @@ impl LayerGate {
         self.parameters[index].as_ref().map(|parameter| parameter.value.as_tensor())
     }
 
-    /// `[windows, heads, rows, blocks]`.
-    fn logits(&self, recipe: &Recipe, batch: &Batch) -> Result<Tensor> {
+    /// `[windows, heads, rows, blocks]`, those of hidden blocks too.
+    pub fn logits(&self, recipe: &Recipe, batch: &Batch) -> Result<Tensor> {
         let repeated = |x: &Tensor, times: usize| -> Result<Tensor> {
             let (windows, heads, rows, width) = x.dims4()?;
             let x = x.unsqueeze(2)?.broadcast_as((windows, heads, times, rows, width))?;
@@ -136,7 +137,7 @@ mod tests {
         let json = serde_json::json!({
             "kind": "prefill", "block_size": 16, "q_pool": ["avg"], "k_pool": ["max", "avg"], "project_q": project_q,
             "per_kv_head": false, "norm": false, "gate_dim": gate_dim, "rope_theta": 100.0, "layers": 1, "q_heads": 2,
-            "kv_heads": 1, "head_dim": 8, "window": 60, "windows": 1, "rows": 1, "skip": 0.0, "keep_current": true,
+            "kv_heads": 1, "head_dim": 8, "window": 60, "windows": 1, "rows": 1, "skip": 0.0, "drop_current": false,
             "power": 1.0, "distance": 0.0, "init": "mean", "steps": 1, "warm_up": 0, "batch": 1, "lr": 0.1, "min_lr": 0.0, "seed": 1,
             "data": "",
         });

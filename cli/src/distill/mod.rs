@@ -1,6 +1,7 @@
 //! `lacuna distill`: trains the gates of SeerAttention on what a model attends.
 
 mod adamw;
+mod calibrate;
 mod capture;
 mod checkpoint;
 mod examples;
@@ -14,7 +15,8 @@ use crate::terminal;
 use checkpoint::State;
 use examples::{Batch, Window};
 use lacuna::{Device, Stream};
-use recipe::{Init, Kind, Pool, Recipe};
+pub use recipe::Kind;
+use recipe::{Init, Pool, Recipe};
 use std::path::{Path, PathBuf};
 
 /// Train the gates of SeerAttention on the attention of a model.
@@ -79,14 +81,14 @@ pub struct Args {
     /// Leading share of each window whose queries are left out
     #[arg(long, default_value_t = 0.0)]
     skip: f64,
-    /// Learn each row's own block too, which attention keeps anyway (prefill)
+    /// Leave each row's own block, which attention keeps anyway, out of target and softmax (prefill)
     #[arg(long)]
-    keep_current: bool,
+    drop_current: bool,
     /// Exponent of the largest probabilities before each row is normalised; below 1 small ones weigh more
     #[arg(long, default_value_t = 1.0)]
     power: f64,
     /// Weigh each block by its distance from the row's own, in blocks, to this power: far blocks are harder to replace
-    #[arg(long, default_value_t = 0.25)]
+    #[arg(long, default_value_t = 0.0)]
     distance: f64,
     /// Weights to start from
     #[arg(long, value_enum, default_value = "mean")]
@@ -164,8 +166,10 @@ pub fn run(args: &Args) -> Result<()> {
         terminal::print(&format!("checkpoint after step {end}: {}\n", checkpoint_path.display()));
         return Ok(());
     }
-    output.write(&state.gates(&recipe)?)?;
-    let text = summary(&recipe, &state, &windows)?;
+    let trained = state.rounded()?;
+    let thresholds = calibrate::thresholds(&recipe, &trained, &windows)?;
+    output.write(&trained.gates(&recipe, &text_name(args), &thresholds)?)?;
+    let text = summary(&recipe, &trained, &windows, &thresholds)?;
     // It may not be there; then nothing is left to remove.
     let _ = std::fs::remove_file(&checkpoint_path);
     terminal::print(&format!("{text}gates: {}\n", args.output.display()));
@@ -238,7 +242,7 @@ fn source_and_recipe(args: &Args) -> Result<(Source, Recipe)> {
         windows,
         rows: args.rows,
         skip: args.skip,
-        keep_current: args.keep_current,
+        drop_current: args.drop_current,
         power: args.power,
         distance: args.distance,
         init: args.init,
@@ -280,8 +284,14 @@ fn step(state: &mut State, recipe: &Recipe, windows: &[Window]) -> Result<f32> {
     Ok(sum / recipe.layers as f32)
 }
 
-/// The loss of each layer over all windows, before and after.
-fn summary(recipe: &Recipe, state: &State, windows: &[Window]) -> Result<String> {
+/// The name of what was learned from, without the folders of this machine.
+fn text_name(args: &Args) -> String {
+    let path = args.text.as_ref().or(args.input.as_ref());
+    path.and_then(|path| path.file_name()).map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+}
+
+/// The loss of each layer over all windows, before and after, and the thresholds.
+fn summary(recipe: &Recipe, state: &State, windows: &[Window], thresholds: &[(f64, f64)]) -> Result<String> {
     let before = State::new(recipe)?;
     let mean = |gates: &State, layer: usize| -> Result<f32> {
         let mut sum = 0.0;
@@ -295,5 +305,9 @@ fn summary(recipe: &Recipe, state: &State, windows: &[Window]) -> Result<String>
         let numbers = [mean(&before, layer)?, mean(state, layer)?].map(|kl| format!("{kl:.4}"));
         rows.push([vec![layer.to_string()], numbers.to_vec()].concat());
     }
-    Ok(terminal::table(&rows, 1))
+    let mut text = terminal::table(&rows, 1);
+    for (density, threshold) in thresholds {
+        text += &format!("threshold for a density of {:.0} %: {threshold:.4e}\n", 100.0 * density);
+    }
+    Ok(text)
 }

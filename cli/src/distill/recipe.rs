@@ -57,8 +57,8 @@ pub struct Recipe {
     pub rows: usize,
     /// Leading share of a window whose queries are not learned from.
     pub skip: f64,
-    /// Prefill: whether a row's own block, which attention keeps anyway, is in target and softmax.
-    pub keep_current: bool,
+    /// Prefill: whether a row's own block, which attention keeps anyway, is in neither target nor softmax.
+    pub drop_current: bool,
     /// Exponent of the probabilities before rows are normalised.
     pub power: f64,
     /// Exponent of the distance in blocks, by which probabilities are multiplied.
@@ -108,8 +108,8 @@ impl Recipe {
         if !(self.rope_theta >= 1.0 && self.rope_theta.is_finite()) {
             return request!("--rope-theta must be at least 1 and finite, got {}", self.rope_theta);
         }
-        if self.kind == Kind::Decode && (self.project_q || self.per_kv_head || self.keep_current) {
-            return request!("--project-q, --per-kv-head and --keep-current are for prefill gates");
+        if self.kind == Kind::Decode && (self.project_q || self.per_kv_head || self.drop_current) {
+            return request!("--project-q, --per-kv-head and --drop-current are for prefill gates");
         }
         if self.kind == Kind::Prefill && self.norm {
             return request!("--norm is for decode gates: prefill gates have none");

@@ -9,5 +9,5 @@ mod writable;
 pub use input::TensorFile;
 pub use output::{Contents, OutputFile};
 pub use regular::{open_regular, read_regular};
-pub use values::rounded;
+pub use values::{floats, rounded};
 pub use writable::{check_writable, write_report};

@@ -15,6 +15,16 @@ pub fn rounded<T: Half>(view: &TensorView<'_>) -> Vec<T> {
     }
 }
 
+/// The same as f32, which holds each of the types exactly.
+pub fn floats(view: &TensorView<'_>) -> Vec<f32> {
+    let data = view.data();
+    match view.dtype() {
+        Dtype::F16 => data.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()).collect(),
+        Dtype::BF16 => data.as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32()).collect(),
+        _ => data.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

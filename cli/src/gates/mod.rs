@@ -1,14 +1,22 @@
 //! SeerAttention's gate for prefill: weights on the host, and the plan that the gate makes on a device.
 
+mod decode;
 mod exact;
 mod file;
+mod names;
+mod shares;
 
+pub use decode::DecodeGates;
 pub use exact::{Lists, frequencies, largest, reference_pools, reference_rule};
-pub use file::Gates;
+pub use file::{Gates, threshold_note};
+pub use shares::{Shares, softmax};
 
 use crate::failure::Result;
 use lacuna::methods::seer::{GateConfig, GateWeights, SeerGate, SelectOptions};
 use lacuna::{AttentionShape, BlockPlan, Half, Mask, Stream, Tensor};
+
+/// Densities at which gates are compared, and for which thresholds are trained.
+pub const DENSITIES: [f64; 4] = [0.5, 0.3, 0.2, 0.1];
 
 /// A matrix for each head.
 pub struct Weight<T> {
@@ -55,11 +63,36 @@ pub fn plan<T: Half>(
     inputs: &GateInputs<'_, T>,
     options: &SelectOptions,
 ) -> Result<BlockPlan> {
+    let (gate, [q, k]) = upload(stream, shape, config, matrices, inputs)?;
+    Ok(gate.plan(stream, shape, mask, q.view(), k.view(), options)?)
+}
+
+/// The logits of a gate, `[batch, q_heads, query blocks, key blocks]`.
+pub fn logits<T: Half>(
+    stream: &Stream,
+    shape: &AttentionShape,
+    mask: &Mask,
+    config: GateConfig,
+    matrices: &GateMatrices<T>,
+    inputs: &GateInputs<'_, T>,
+) -> Result<Tensor<f32>> {
+    let (gate, [q, k]) = upload(stream, shape, config, matrices, inputs)?;
+    Ok(gate.logits(stream, shape, mask, q.view(), k.view())?)
+}
+
+/// The gate on a device, and what it reads.
+fn upload<T: Half>(
+    stream: &Stream,
+    shape: &AttentionShape,
+    config: GateConfig,
+    matrices: &GateMatrices<T>,
+    inputs: &GateInputs<'_, T>,
+) -> Result<(SeerGate<T>, [Tensor<T>; 2])> {
     let AttentionShape { batch, q_heads, kv_heads, q_len, kv_len, head_dim, .. } = *shape;
     let w_q = matrices.w_q.as_ref().map(|w_q| w_q.upload(stream)).transpose()?;
     let weights = GateWeights { w_k: matrices.w_k.upload(stream)?, w_q };
     let gate = SeerGate::new(stream, (q_heads, kv_heads, head_dim), kv_len.max(1), config, weights)?;
     let q = Tensor::from_slice(stream, inputs.q, [batch, q_heads, q_len, head_dim])?;
     let k = Tensor::from_slice(stream, inputs.k, [batch, kv_heads, kv_len, head_dim])?;
-    Ok(gate.plan(stream, shape, mask, q.view(), k.view(), options)?)
+    Ok((gate, [q, k]))
 }

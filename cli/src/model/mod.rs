@@ -9,7 +9,7 @@ mod exact;
 mod weights;
 
 pub use attention::{Attention, Heads};
-pub use exact::{Exact, block_maps, each_head};
+pub use exact::{Exact, TokenBlocks, attend_token_blocks, block_maps, each_head, token_maps};
 pub use weights::{Config, Files};
 
 use crate::failure::{Failure, Result};

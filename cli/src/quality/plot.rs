@@ -1,7 +1,8 @@
-//! The quality table as a picture of its own: a line for each way to pick blocks.
+//! The quality table as a picture of its own: a line for each way to pick blocks, dashed where every row has the same number.
 
 use crate::demo::results::{Family, Results};
 use crate::failure::{Failure, Result};
+use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 
 /// Pixels of the drawing.
@@ -12,13 +13,20 @@ const INK: RGBColor = RGBColor(29, 28, 26);
 const QUIET: RGBColor = RGBColor(103, 99, 93);
 const LINE: RGBColor = RGBColor(227, 224, 217);
 
-/// The lines, in the order of the legend.
-const LINES: [(Family, &str, RGBColor); 5] = [
-    (Family::Seer, "trained gate", RGBColor(74, 70, 214)),
-    (Family::Pooled, "mean-pooled scores, untrained", RGBColor(138, 109, 0)),
-    (Family::Window, "local window", RGBColor(178, 84, 10)),
-    (Family::Oracle, "oracle: the true block map", RGBColor(13, 122, 111)),
-    (Family::Random, "random blocks", RGBColor(187, 26, 95)),
+const GATE: RGBColor = RGBColor(74, 70, 214);
+const POOLED: RGBColor = RGBColor(138, 109, 0);
+const ORACLE: RGBColor = RGBColor(13, 122, 111);
+
+/// The lines, in the order of the legend: family, whether by threshold, name, colour.
+const LINES: [(Family, bool, &str, RGBColor); 8] = [
+    (Family::Random, false, "random blocks, same number", RGBColor(187, 26, 95)),
+    (Family::Window, false, "local window", RGBColor(178, 84, 10)),
+    (Family::Pooled, true, "mean-pooled scores, threshold", POOLED),
+    (Family::Pooled, false, "mean-pooled scores, same number", POOLED),
+    (Family::Seer, false, "trained gate, same number", GATE),
+    (Family::Seer, true, "trained gate, threshold", GATE),
+    (Family::Oracle, true, "oracle: true block map, threshold", ORACLE),
+    (Family::Oracle, false, "oracle: true block map, same number", ORACLE),
 ];
 
 /// Bits per byte over measured density as SVG.
@@ -55,15 +63,23 @@ fn draw(results: &Results, svg: &mut String) -> Result<(), Box<dyn std::error::E
         .x_desc("density: (query, key) pairs visited, of all causal pairs")
         .y_desc("bits per byte (lower is better)")
         .draw()?;
-    for (family, name, color) in LINES {
-        let rows = results.rows.iter().filter(|row| row.family == family);
+    for (family, threshold, name, color) in LINES {
+        let rows = results.rows.iter().filter(|row| row.family == family && row.threshold == threshold);
         let mut points: Vec<(f64, f64)> = rows.map(|row| (100.0 * row.density, row.bits_per_byte)).collect();
         points.sort_by(|a, b| a.0.total_cmp(&b.0));
-        chart
-            .draw_series(LineSeries::new(points.iter().copied(), color.stroke_width(2)))?
+        // A dash of the whole legend is a line.
+        let (dash, gap) = if threshold { (18, 0) } else { (4, 3) };
+        let line = points.iter().copied();
+        let series = if threshold {
+            chart.draw_series(LineSeries::new(line, color.stroke_width(2)))?
+        } else {
+            chart.draw_series(DashedLineSeries::new(line, dash, gap, color.stroke_width(2)))?
+        };
+        series
             .label(name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2)));
-        chart.draw_series(points.into_iter().map(|point| Circle::new(point, 4, color.filled())))?;
+            .legend(move |(x, y)| DashedPathElement::new([(x, y), (x + 18, y)], dash, gap, color.stroke_width(2)));
+        let mark = if threshold { color.filled() } else { color.stroke_width(2) };
+        chart.draw_series(points.into_iter().map(|point| Circle::new(point, 4, mark)))?;
     }
     let dense = results.rows[0].bits_per_byte;
     chart

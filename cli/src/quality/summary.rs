@@ -24,7 +24,8 @@ pub fn text(results: &Results, gates: &str, verdicts: &[Verdict]) -> String {
         results.window, results.text, results.device, results.device_choice
     );
     text += &table(&rows, 2);
-    text += "\n";
+    text +=
+        "\nshare > t: one t for all layers and heads, which gives the density on this text with dense attention\n\n";
     for verdict in verdicts {
         let answer = if verdict.passed { "yes" } else { "no " };
         text += &format!("{answer} {:.0} %: {}: {}\n", 100.0 * verdict.density, verdict.question, verdict.figures);

@@ -1,7 +1,7 @@
 //! What the quality table says about the gate.
 
 use crate::demo::results::{Family, Results, Row};
-use crate::demo::settings::DENSITIES;
+use crate::gates::DENSITIES;
 
 /// A question with its answer.
 #[derive(Debug, serde::Serialize)]
@@ -22,16 +22,23 @@ pub fn verdicts(results: &Results) -> Vec<Verdict> {
 }
 
 fn at(results: &Results, density: f64) -> Option<Vec<Verdict>> {
-    let row = |family| results.rows.iter().find(|row| row.family == family && row.asked == Some(density));
-    let (gate, pooled, window, oracle) =
-        (row(Family::Seer)?, row(Family::Pooled)?, row(Family::Window)?, row(Family::Oracle)?);
+    let rows = |family| results.rows.iter().filter(move |row| row.family == family && row.asked == Some(density));
+    // By threshold or by number, whichever is better: whom the gate is compared with has the choice, the gate has not.
+    let best = |family| rows(family).min_by(|a, b| a.bits_per_byte.total_cmp(&b.bits_per_byte));
+    let gate = rows(Family::Seer).find(|row| row.threshold)?;
+    let (pooled, window, oracle) = (best(Family::Pooled)?, best(Family::Window)?, best(Family::Oracle)?);
     let untrained = if pooled.bits_per_byte <= window.bits_per_byte { pooled } else { window };
     let difference = gate.bits_per_byte - untrained.bits_per_byte;
     let noise = 2.0 * standard_error(gate, untrained);
     let verdict = |question, figures, passed| Verdict { density, question, figures, passed };
     let against = format!(
-        "{:.4} against {:.4} (pooled) and {:.4} (window)",
-        gate.bits_per_byte, pooled.bits_per_byte, window.bits_per_byte
+        "{:.4} at {:.1} % against {:.4} at {:.1} % (pooled) and {:.4} at {:.1} % (window)",
+        gate.bits_per_byte,
+        100.0 * gate.density,
+        pooled.bits_per_byte,
+        100.0 * pooled.density,
+        window.bits_per_byte,
+        100.0 * window.density
     );
     if density > 0.25 {
         let figures = format!("{against}; to the better one {difference:+.4}, noise {noise:.4}");
@@ -73,6 +80,7 @@ mod tests {
             settings: String::new(),
             density,
             asked: Some(density),
+            threshold: true,
             bits_per_byte: windows.iter().sum::<f64>() / windows.len() as f64,
             windows: windows.to_vec(),
             error: 0.0,
@@ -89,6 +97,22 @@ mod tests {
         let rows = families.into_iter().zip(&bits).map(|(family, bits)| row(family, density, bits)).collect();
         let results = Results { rows, ..Results::default() };
         verdicts(&results).iter().map(|verdict| verdict.passed).collect()
+    }
+
+    #[test]
+    fn the_gate_has_one_row_and_the_others_their_best() {
+        let by_number = |family, bits: f64| Row { threshold: false, ..row(family, 0.2, &[bits]) };
+        let passed = |gate: [f64; 2], pooled: [f64; 2]| {
+            let window = by_number(Family::Window, 1.5);
+            let mut rows = vec![window, row(Family::Oracle, 0.2, &[1.0])];
+            for (family, [threshold, number]) in [(Family::Seer, gate), (Family::Pooled, pooled)] {
+                rows.extend([row(family, 0.2, &[threshold]), by_number(family, number)]);
+            }
+            verdicts(&Results { rows, ..Results::default() })[0].passed
+        };
+        assert!(passed([1.2, 1.4], [1.3, 1.3]));
+        assert!(!passed([1.4, 1.2], [1.3, 1.5]));
+        assert!(!passed([1.4, 1.2], [1.5, 1.3]));
     }
 
     #[test]

@@ -131,10 +131,16 @@ impl Outputs {
 }
 
 pub fn safetensors_bytes(tensors: &[TensorBytes]) -> Vec<u8> {
+    noted_bytes(tensors, &[])
+}
+
+/// With metadata.
+pub fn noted_bytes(tensors: &[TensorBytes], notes: &[(&str, &str)]) -> Vec<u8> {
     let views = tensors
         .iter()
         .map(|(name, dtype, dims, bytes)| (name.to_string(), TensorView::new(*dtype, dims.clone(), bytes).unwrap()));
-    safetensors::serialize(views, None).unwrap()
+    let notes = notes.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect::<HashMap<_, _>>();
+    safetensors::serialize(views, (!notes.is_empty()).then_some(notes)).unwrap()
 }
 
 /// Numbers of about -2 to 2, the same for the same seed.

@@ -1,6 +1,7 @@
 // The launcher body shared by the head-dim compilations.
 #pragma once
 
+#include "common/validate.h"
 #include "ptx/launch.h"
 #include "sm80/decode/kernel.h"
 #include "sm80/decode/launch.h"
@@ -20,9 +21,9 @@ int32_t decode_with(const char* name, const lacuna_forward_params& p, void* stre
   args.k_vectors = row_starts_aligned(p.k, p.k_stride, 16);
   args.v_vectors = row_starts_aligned(p.v, p.v_stride, 16);
   args.out_pairs = row_starts_aligned(p.out, p.out_stride, 4);
-  const int64_t tiles = static_cast<int64_t>(p.shape.batch) * args.groups * args.row_tiles;
-  return launch<decode_kernel<Traits>>(name, tiles * p.splits, Traits::kThreads, sizeof(typename Traits::Shared),
-                                       stream, args);
+  const int64_t tiles = grid_product(grid_product(p.shape.batch, args.groups), args.row_tiles);
+  return launch<decode_kernel<Traits>>(name, grid_product(tiles, p.splits), Traits::kThreads,
+                                       sizeof(typename Traits::Shared), stream, args);
 }
 
 template <int kHeadDim, class T>

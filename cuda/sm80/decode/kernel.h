@@ -19,14 +19,15 @@ struct DecodeWork {
   int split;
 };
 
+// The last groups come first, of all sequences: dense heads, whose splits are the longest, are the last ones.
 __device__ __forceinline__ DecodeWork decode_work(const DecodeArgs& args, int index, int tile_rows) {
   DecodeWork work;
   work.split = index % args.params.splits;
   index /= args.params.splits;
   work.first_row = index % args.row_tiles * tile_rows;
   index /= args.row_tiles;
-  work.group = index % args.groups;
-  work.batch = index / args.groups;
+  work.group = args.groups - 1 - index / args.params.shape.batch;
+  work.batch = index % args.params.shape.batch;
   return work;
 }
 
@@ -128,9 +129,8 @@ __device__ __forceinline__ void merge_key_warps(float* memory, float factor, Row
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const float maximum = max_float(state.maximum[r], theirs[r * 32]);
-      const float base = maximum == minus_infinity() ? 0.0f : maximum;
-      own[r] = ex2((state.maximum[r] - base) * factor);
-      added[r] = ex2((theirs[r * 32] - base) * factor);
+      own[r] = softmax_rescale(state.maximum[r], maximum, factor);
+      added[r] = softmax_rescale(theirs[r * 32], maximum, factor);
       state.sum[r] = state.sum[r] * own[r] + theirs[(2 + r) * 32] * added[r];
       state.maximum[r] = maximum;
     }
@@ -183,6 +183,32 @@ __device__ __forceinline__ void write_packed(const DecodeArgs& args, const Decod
   }
 }
 
+// The rows of a split without keys: their LSE, and zeros only if somebody reads them. That is where there is one split,
+// and in the first one if a sink makes the LSE finite.
+template <class Traits>
+__device__ __forceinline__ void write_empty(const DecodeArgs& args, const DecodeWork& work) {
+  using T = typename Traits::Element;
+  const lacuna_forward_params& p = args.params;
+  for (int index = thread_index(); index < Traits::kTileRows; index += Traits::kThreads) {
+    const PackedRow row = packed_row(args, work, index);
+    if (!row.present) continue;
+    const RowResult result = row_result(p, row.head, work.split, 1.0f, minus_infinity(), 0.0f);
+    write_lse(p, work.split, work.batch, row.head, row.query, result.lse);
+  }
+  if (p.splits > 1 && (p.sink == nullptr || work.split > 0)) return;
+  for (int index = thread_index(); index < Traits::kTileRows * Traits::kHeadDim; index += Traits::kThreads) {
+    const PackedRow row = packed_row(args, work, index / Traits::kHeadDim);
+    const int column = index % Traits::kHeadDim;
+    if (!row.present) continue;
+    if (p.splits > 1) {
+      p.partial_out[partial_row(p, work.split, work.batch, row.head, row.query) * Traits::kHeadDim + column] = 0.0f;
+    } else {
+      static_cast<T*>(p.out)[work.batch * p.out_stride.batch + row.head * p.out_stride.head +
+                             row.query * p.out_stride.seq + column] = T{0};
+    }
+  }
+}
+
 template <class Traits>
 __global__ void __launch_bounds__(Traits::kThreads, Traits::kTile.blocks)
     decode_kernel(const __grid_constant__ DecodeArgs args) {
@@ -190,6 +216,7 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kTile.blocks)
   constexpr int kDim = Traits::kHeadDim;
   constexpr int kSlots = Traits::kSlots;
   constexpr int kOwn = Traits::kOwnSlots;
+  constexpr int kStages = Traits::kStages;
   const lacuna_forward_params& p = args.params;
   const DecodeWork work = decode_work(args, block_index(), Traits::kTileRows);
   auto& smem = shared<typename Traits::Shared>();
@@ -199,19 +226,17 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kTile.blocks)
   const int key_warp = warp / Traits::kRowWarps;
   const int kv_head = static_cast<int>(static_cast<int64_t>(work.group) * p.shape.kv_heads / args.groups);
 
-  load_packed<Traits>(smem.q, args, work);
-  cp_async_commit();
   if (thread_index() == 0) {
     source.start(p, work.batch, kv_head,
                  static_cast<int>(static_cast<int64_t>(work.group) * p.plan.heads / args.groups));
   }
   sync_threads();
-  take_split(source, smem.visited, p, work.split);
-  if (thread_index() == 0) {
-    source.fill(p.mask, smem.keys[0]);
-    source.fill(p.mask, smem.keys[1]);
+  if (!take_split<Traits::kThreads>(source, smem.template scratch<int32_t>(), p, work.split)) {
+    write_empty<Traits>(args, work);
+    return;
   }
-  sync_threads();
+  load_packed<Traits>(smem.query(), args, work);
+  cp_async_commit();
 
   const int kv_len = source.shape.kv_len;
   const T* k = static_cast<const T*>(p.k) + kv_head * p.k_stride.head;
@@ -220,17 +245,24 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kTile.blocks)
     load_slots<Traits::kThreads, kDim>(smem.k[stage], k, p.k_stride, keys, kv_len, args.k_vectors);
     load_slots<Traits::kThreads, kDim>(smem.v[stage], v, p.v_stride, keys, kv_len, args.v_vectors);
   };
-  if (smem.keys[0].key[0] >= 0) load_tile(0, smem.keys[0]);
-  cp_async_commit();
+  // One tile is listed while those before it are on their way.
+#pragma unroll 1
+  for (int tile = 0;; ++tile) {
+    if (thread_index() == 0) source.fill(smem.keys[tile]);
+    if (tile == kStages - 1) break;
+    sync_threads();
+    if (smem.keys[tile].key[0] >= 0) load_tile(tile, smem.keys[tile]);
+    cp_async_commit();
+  }
 
-  cp_async_wait<1>();
-  sync_threads();
   uint32_t query[kDim / 16][4];
   if constexpr (Traits::kTile.keep_query) {
+    cp_async_wait<kStages - 1>();
+    sync_threads();
     uint32_t address[kDim / 16];
 #pragma unroll
     for (int i = 0; i < kDim / 16; ++i) {
-      address[i] = piece_address<kDim, false>(smem.q, row_warp * kGroupRows, 16 * i);
+      address[i] = piece_address<kDim, false>(smem.query(), row_warp * kGroupRows, 16 * i);
     }
     ldmatrix_x4<false>(query, address);
   }
@@ -242,15 +274,15 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kTile.blocks)
   Accumulator<Traits> acc = {};
 
   for (int step = 0; smem.keys[step % Traits::kKeyTiles].key[0] >= 0; ++step) {
-    const int stage = step % Traits::kStages;
+    const int stage = step % kStages;
     const KeyTile<kSlots>& keys = smem.keys[step % Traits::kKeyTiles];
-    const KeyTile<kSlots>& following = smem.keys[(step + 1) % Traits::kKeyTiles];
-    // This tile has landed for everyone, and everyone has left the other stage.
-    cp_async_wait<0>();
+    const KeyTile<kSlots>& following = smem.keys[(step + kStages - 1) % Traits::kKeyTiles];
+    // This tile has landed for everyone, and everyone has left the stage of the one before it (the first time: has Q).
+    cp_async_wait<kStages - 2>();
     sync_threads();
-    if (following.key[0] >= 0) load_tile(stage ^ 1, following);
+    if (following.key[0] >= 0) load_tile((step + kStages - 1) % kStages, following);
     cp_async_commit();
-    if (thread_index() == 0) source.fill(p.mask, smem.keys[(step + 2) % Traits::kKeyTiles]);
+    if (thread_index() == 0) source.fill(smem.keys[(step + kStages) % Traits::kKeyTiles]);
     sync_warp();
 
     float scores[kOwn][2][4];
@@ -288,7 +320,7 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kTile.blocks)
   }
   cp_async_wait<0>();
   sync_threads();
-  merge_key_warps<Traits>(reinterpret_cast<float*>(smem.k), rule.factor, state, acc);
+  merge_key_warps<Traits>(smem.template scratch<float>(), rule.factor, state, acc);
   if (warp < Traits::kRowWarps) write_packed<Traits>(args, work, warp_row, rule.factor, state, acc);
 }
 

@@ -19,7 +19,10 @@ struct DecodeSource {
   lacuna_block_plan plan;  // with the row_shift and first_row of this sequence
   QueryTile tile;          // its rows are the call's queries
   KeyRange visible;        // to some query
-  int groups;              // plan query blocks that hold queries: 1 or 2
+  KeyRange seen[2];        // by each plan query block that holds queries
+  int groups;              // of those: 1 or 2
+  int dense;               // 1: a formula that attends every block
+  int shift;               // of a formula
   int candidates;
   int list_begin[2];
   int list_count[2];
@@ -50,12 +53,18 @@ struct DecodeSource {
     tile.first_block = 0;
     groups = plan_query_blocks(plan, shape.q_len);
     visible = visible_to_rows(shape, p.mask, 0, shape.q_len);
+    for (int g = 0; g < 2; ++g) {
+      seen[g] = visible_to_rows(shape, p.mask, tile.first_row + g * plan.block_q, plan.block_q);
+    }
+    dense = shift = 0;
     list_count[0] = list_count[1] = 0;
     list_begin[0] = list_begin[1] = 0;
     next = left = key = key_end = candidates = 0;
     wanting = 0;
     if (visible.low >= visible.high) return;
     if (plan.kind == LACUNA_PLAN_FORMULA) {
+      dense = formula_is_dense(plan.formula, plan_head) ? 1 : 0;
+      shift = formula_shift(plan.formula, plan_head);
       candidates = (visible.high + plan.block_k - 1) / plan.block_k - visible.low / plan.block_k;
       return;
     }
@@ -74,16 +83,13 @@ struct DecodeSource {
   }
 
   // The block of a candidate and the query blocks that want it and see some of it: 0 if it is not visited.
-  __device__ __forceinline__ BlockEntry candidate(const lacuna_mask& mask, int index) const {
+  __device__ __forceinline__ BlockEntry candidate(int index) const {
     BlockEntry entry;
     entry.groups = 0;
     if (plan.kind == LACUNA_PLAN_FORMULA) {
       entry.block = visible.low / plan.block_k + index;
-      const bool dense = formula_is_dense(plan.formula, tile.plan_head);
-      const int shift = formula_shift(plan.formula, tile.plan_head);
       for (int g = 0; g < groups; ++g) {
-        if (formula_attends(plan.formula, dense, shift, plan.first_row + g, entry.block) &&
-            sees(mask, g, entry.block)) {
+        if (sees(g, entry.block) && formula_attends(plan.formula, dense != 0, shift, plan.first_row + g, entry.block)) {
           entry.groups |= 1u << g;
         }
       }
@@ -92,29 +98,28 @@ struct DecodeSource {
     const int g = index < list_count[0] ? 0 : 1;
     entry.block = plan.indices[list_begin[g] + index - (g == 0 ? 0 : list_count[0])];
     const int blocks = (shape.kv_len + plan.block_k - 1) / plan.block_k;
-    if (entry.block >= 0 && entry.block < blocks && sees(mask, g, entry.block)) entry.groups = 1u << g;
+    if (entry.block >= 0 && entry.block < blocks && sees(g, entry.block)) entry.groups = 1u << g;
     return entry;
   }
 
-  __device__ __forceinline__ bool sees(const lacuna_mask& mask, int group, int block) const {
-    return overlaps(visible_to_rows(shape, mask, tile.first_row + group * plan.block_q, plan.block_q),
-                    block * plan.block_k, plan.block_k);
+  __device__ __forceinline__ bool sees(int group, int block) const {
+    return overlaps(seen[group], block * plan.block_k, plan.block_k);
   }
 
   // Fills the next key tile for one thread; keys.key[0] is -1 when no key is left.
   template <int kSlots>
-  __device__ __forceinline__ void fill(const lacuna_mask& mask, KeyTile<kSlots>& keys) {
+  __device__ __forceinline__ void fill(KeyTile<kSlots>& keys) {
 #pragma unroll 1
     for (int slot = 0; slot < kSlots; ++slot) {
-      const bool more = next_slot(mask, keys.place[slot]);
+      const bool more = next_slot(keys.place[slot]);
       keys.key[slot] = more ? key : -1;
       keys.rows[slot] = more ? wanting : 0;
       key += more ? kSlotKeys : 0;
     }
   }
 
-  __device__ __forceinline__ bool next_slot(const lacuna_mask& mask, KeyPlace& place) {
-    while (key < key_end || next_block(mask)) {
+  __device__ __forceinline__ bool next_slot(KeyPlace& place) {
+    while (key < key_end || next_block()) {
       place = key_place(shape, tile.batch, tile.kv_head, key);
       if (place.page >= 0) return true;
       key += kSlotKeys;
@@ -122,16 +127,14 @@ struct DecodeSource {
     return false;
   }
 
-  __device__ __forceinline__ bool next_block(const lacuna_mask& mask) {
+  __device__ __forceinline__ bool next_block() {
     while (left > 0 && next < candidates) {
-      if (plan.kind == LACUNA_PLAN_FORMULA && !formula_is_dense(plan.formula, tile.plan_head)) {
+      if (plan.kind == LACUNA_PLAN_FORMULA && dense == 0) {
         const int first = visible.low / plan.block_k;
-        next = formula_skip(plan.formula, formula_shift(plan.formula, tile.plan_head), plan.first_row,
-                            plan.first_row + groups - 1, first + next) -
-               first;
+        next = formula_skip(plan.formula, shift, plan.first_row, plan.first_row + groups - 1, first + next) - first;
         if (next >= candidates) return false;
       }
-      const BlockEntry entry = candidate(mask, next++);
+      const BlockEntry entry = candidate(next++);
       if (entry.groups == 0) continue;
       --left;
       const int start = entry.block * plan.block_k;
@@ -145,43 +148,69 @@ struct DecodeSource {
   }
 };
 
-// Places `source` at split `split` of the blocks that it visits; every thread of the block comes here. A split takes
-// blocks of at least split_keys keys, and a 64th of all if that is more: the cut depends on the sequence's own blocks.
+// Visited blocks before those of this thread (the ones from candidate `begin` on), its own, and all. Every thread of
+// the block comes here.
+struct VisitedBlocks {
+  int64_t before;
+  int64_t own;
+  int64_t total;
+};
+
 template <int kThreads>
-__device__ __forceinline__ void take_split(DecodeSource& source, int32_t (&visited)[kThreads],
-                                           const lacuna_forward_params& p, int split) {
+__device__ __forceinline__ VisitedBlocks count_visited(const DecodeSource& source, int32_t* counts, int begin,
+                                                       int end) {
+  const int thread = thread_index();
+  // The blocks between the first and the last key that some query sees are seen by some query each.
+  if (source.dense != 0) return VisitedBlocks{begin, end - begin, source.candidates};
+  int32_t own = 0;
+  for (int index = begin; index < end; ++index) own += source.candidate(index).groups != 0 ? 1 : 0;
+  counts[thread] = own;
+  sync_threads();
+  VisitedBlocks visited = {0, own, 0};
+  for (int other = 0; other < kThreads; ++other) {
+    visited.before += other < thread ? counts[other] : 0;
+    visited.total += counts[other];
+  }
+  return visited;
+}
+
+// Places `source` at split `split` of the blocks that it visits and says whether there are any; every thread of the
+// block comes here, with shared memory for kThreads counts. A split takes blocks of at least split_keys keys, and a
+// 64th of all if that is more: the cut depends on the sequence's own blocks.
+template <int kThreads>
+__device__ __forceinline__ bool take_split(DecodeSource& source, int32_t* counts, const lacuna_forward_params& p,
+                                           int split) {
   const int thread = thread_index();
   const int64_t candidates = source.candidates;
   const int begin = static_cast<int>(candidates * thread / kThreads);
   const int end = static_cast<int>(candidates * (thread + 1) / kThreads);
-  int count = 0;
-  for (int index = begin; index < end; ++index) count += source.candidate(p.mask, index).groups != 0 ? 1 : 0;
-  visited[thread] = count;
-  sync_threads();
-  int before = 0;
-  int total = 0;
-  for (int other = 0; other < kThreads; ++other) {
-    before += other < thread ? visited[other] : 0;
-    total += visited[other];
-  }
+  const VisitedBlocks visited = count_visited<kThreads>(source, counts, begin, end);
+  const int64_t total = visited.total;
   const int block_k = source.plan.block_k;
-  int blocks = (p.split_keys + block_k - 1) / block_k;
-  const int share = (total + LACUNA_MAX_SPLITS - 1) / LACUNA_MAX_SPLITS;
+  int64_t blocks = (p.split_keys + block_k - 1) / block_k;
+  const int64_t share = (total + LACUNA_MAX_SPLITS - 1) / LACUNA_MAX_SPLITS;
   blocks = blocks > share ? blocks : share;
   // Only lists that name blocks more than once need more splits than the host counted.
-  const int fit = (total + p.splits - 1) / p.splits;
+  const int64_t fit = (total + p.splits - 1) / p.splits;
   blocks = blocks > fit ? blocks : fit;
-  const int64_t first = static_cast<int64_t>(split) * blocks;
-  if (first >= before && first < before + count) {
+  const int64_t first = split * blocks;
+  if (first >= total) return false;
+  if (first >= visited.before && first < visited.before + visited.own) {
+    int64_t skip = first - visited.before;
     int index = begin;
-    for (int64_t skip = first - before;; ++index) {
-      if (source.candidate(p.mask, index).groups == 0) continue;
-      if (skip-- == 0) break;
+    if (source.dense != 0) {
+      index += static_cast<int>(skip);
+    } else {
+      for (;; ++index) {
+        if (source.candidate(index).groups == 0) continue;
+        if (skip-- == 0) break;
+      }
     }
     source.next = index;
-    source.left = total - first < blocks ? static_cast<int>(total - first) : blocks;
+    source.left = static_cast<int>(total - first < blocks ? total - first : blocks);
   }
   sync_threads();
+  return true;
 }
 
 }  // namespace sm80

@@ -18,21 +18,23 @@ namespace LACUNA_NS {
 namespace sm80 {
 
 // Keys that every row of the warp sees: slots inside need no mask.
-__device__ __forceinline__ KeyRange common_keys(const lacuna_shape& shape, const lacuna_mask& mask, int warp_row) {
-  const int64_t first = key_position(shape, warp_row);
+template <class Lengths>
+__device__ __forceinline__ KeyRange common_keys(const Lengths& lengths, const lacuna_mask& mask, int warp_row) {
+  const int64_t first = key_position(lengths, warp_row);
   const int64_t last = first + kGroupRows - 1;
-  return KeyRange{visible_keys(mask, shape.kv_len, last, last).low,
-                  visible_keys(mask, shape.kv_len, first, first).high};
+  return KeyRange{visible_keys(mask, lengths.kv_len, last, last).low,
+                  visible_keys(mask, lengths.kv_len, first, first).high};
 }
 
 // scores: products of the slot's 16 keys, as two n8 tiles.
-__device__ __forceinline__ void mask_slot(float (&scores)[2][4], const lacuna_forward_params& p, int warp_row,
-                                          int first_key) {
+template <class Lengths>
+__device__ __forceinline__ void mask_slot(float (&scores)[2][4], const Lengths& lengths, const lacuna_mask& mask,
+                                          int warp_row, int first_key) {
   const int column = first_key + 2 * (thread_index() % 4);
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    const int64_t position = key_position(p.shape, fragment_row(warp_row, r));
-    const KeyRange range = visible_keys(p.mask, p.shape.kv_len, position, position);
+    const int64_t position = key_position(lengths, fragment_row(warp_row, r));
+    const KeyRange range = visible_keys(mask, lengths.kv_len, position, position);
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int key = column + 8 * (i >> 1) + (i & 1);
@@ -41,27 +43,45 @@ __device__ __forceinline__ void mask_slot(float (&scores)[2][4], const lacuna_fo
   }
 }
 
+// Lengths and places of the block's sequence: those of the shape, or read from shared memory where they are needed,
+// since they would cost every thread's registers.
+template <class Traits>
+__device__ __forceinline__ const auto& lengths_of(const lacuna_forward_params& p, const typename Traits::Shared& smem) {
+  if constexpr (Traits::kRagged) {
+    return smem.source.sequence;
+  } else {
+    return p.shape;
+  }
+}
+
+template <class Traits>
+__device__ __forceinline__ const QueryTile& tile_of(const Assignment& work, const typename Traits::Shared& smem) {
+  return Traits::kRagged ? smem.source.tile : work.tile;
+}
+
 // Divides by the denominator and writes the rows: final ones, or f32 partials of a split.
 template <class Traits>
-__device__ __forceinline__ void write_rows(const ForwardArgs& args, const Assignment& work, int warp_row, float factor,
-                                           RowState& state, Accumulator<Traits>& acc) {
+__device__ __forceinline__ void write_rows(const ForwardArgs& args, const typename Traits::Shared& smem,
+                                           const Assignment& work, int warp_row, float factor, RowState& state,
+                                           Accumulator<Traits>& acc) {
   using T = typename Traits::Element;
   const lacuna_forward_params& p = args.params;
-  const QueryTile& tile = work.tile;
+  const QueryTile& tile = tile_of<Traits>(work, smem);
   quad_sum(state.sum);
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const int row = fragment_row(warp_row, r);
     const RowResult result = row_result(p, tile.head, work.split, factor, state.maximum[r], state.sum[r]);
     const float inverse = result.factor;
-    if (row < 0 || row >= p.shape.q_len) continue;
-    if (thread_index() % 4 == 0) write_lse(p, work.split, tile.batch, tile.head, row, result.lse);
+    if (row < 0 || row >= lengths_of<Traits>(p, smem).q_len) continue;
+    const int to = Traits::kRagged ? smem.source.sequence.q_first + row : row;
+    if (thread_index() % 4 == 0) write_lse(p, work.split, tile.batch, tile.head, to, result.lse);
     if (p.splits > 1) {
-      write_row<Traits>(p.partial_out + partial_row(p, work.split, tile.batch, tile.head, row) * Traits::kHeadDim, acc,
+      write_row<Traits>(p.partial_out + partial_row(p, work.split, tile.batch, tile.head, to) * Traits::kHeadDim, acc,
                         r, inverse);
     } else {
       write_row<Traits>(static_cast<T*>(p.out) + tile.batch * p.out_stride.batch + tile.head * p.out_stride.head +
-                            row * p.out_stride.seq,
+                            to * p.out_stride.seq,
                         acc, r, inverse, args.out_pairs);
     }
   }
@@ -74,27 +94,29 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kTile.blocks)
   constexpr int kDim = Traits::kHeadDim;
   constexpr int kSlots = Traits::kSlots;
   const lacuna_forward_params& p = args.params;
-  const Assignment work = assignment(args, block_index(), Traits::kTileRows);
+  const Assignment work = assignment<Traits::kRagged>(args, block_index(), Traits::kTileRows);
   if (!work.valid) return;
   const QueryTile& tile = work.tile;
   auto& smem = shared<typename Traits::Shared>();
+  const auto& lengths = lengths_of<Traits>(p, smem);
   const int warp = thread_index() / 32;
 
-  const T* q = static_cast<const T*>(p.q) + tile.batch * p.q_stride.batch + tile.head * p.q_stride.head;
+  const T* q = static_cast<const T*>(p.q) + tile.batch * p.q_stride.batch + tile.head * p.q_stride.head +
+               (Traits::kRagged ? work.sequence.q_first * p.q_stride.seq : 0);
   const T* k = static_cast<const T*>(p.k) + tile.kv_head * p.k_stride.head;
   const T* v = static_cast<const T*>(p.v) + tile.kv_head * p.v_stride.head;
   const auto load_tile = [&](int stage, const KeyTile<kSlots>& keys) {
-    load_slots<Traits::kThreads, kDim>(smem.k[stage], k, p.k_stride, keys, p.shape.kv_len, args.k_vectors);
-    load_slots<Traits::kThreads, kDim>(smem.v[stage], v, p.v_stride, keys, p.shape.kv_len, args.v_vectors);
+    load_slots<Traits::kThreads, kDim>(smem.k[stage], k, p.k_stride, keys, lengths.kv_len, args.k_vectors);
+    load_slots<Traits::kThreads, kDim>(smem.v[stage], v, p.v_stride, keys, lengths.kv_len, args.v_vectors);
   };
 
   if (thread_index() == 0) {
-    smem.source.start(p, tile, work.schedule_row, work.split);
+    smem.source.start(p, tile, work.sequence, work.schedule_row, work.split);
     smem.source.next(p, smem.keys[0]);
     smem.source.next(p, smem.keys[1]);
   }
-  load_queries<Traits::kThreads, kDim, Traits::kTileRows>(smem.q, q, p.q_stride.seq, tile.first_row, p.shape.q_len,
-                                                          args.q_vectors);
+  load_queries<Traits::kThreads, kDim, Traits::kTileRows>(smem.q, q, p.q_stride.seq, tile.first_row,
+                                                          work.sequence.q_len, args.q_vectors);
   cp_async_commit();
   sync_threads();
   if (smem.keys[0].key[0] >= 0) load_tile(0, smem.keys[0]);
@@ -113,8 +135,10 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kTile.blocks)
   }
 
   const ScoreRule rule = score_rule(p);
-  const int warp_row = tile.first_row + warp * kGroupRows;
-  const KeyRange unmasked = common_keys(p.shape, p.mask, warp_row);
+  const auto warp_row = [&] { return tile_of<Traits>(work, smem).first_row + warp * kGroupRows; };
+  // With lengths on the device it is found anew for each tile: two registers less.
+  const auto unmasked_keys = [&] { return common_keys(lengths, p.mask, warp_row()); };
+  const KeyRange always = Traits::kRagged ? KeyRange{0, 0} : unmasked_keys();
   RowState state = empty_rows();
   Accumulator<Traits> acc = {};
 
@@ -131,6 +155,7 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kTile.blocks)
     sync_warp();
 
     float scores[kSlots][2][4];
+    const KeyRange unmasked = Traits::kRagged ? unmasked_keys() : always;
     bool any = false;
 #pragma unroll
     for (int slot = 0; slot < kSlots; ++slot) {
@@ -142,7 +167,8 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kTile.blocks)
           for (int i = 0; i < 8; ++i) scores[slot][i >> 2][i & 3] = transformed(rule, scores[slot][i >> 2][i & 3]);
         }
         const int key = keys.key[slot];
-        if (key < unmasked.low || key + kSlotKeys > unmasked.high) mask_slot(scores[slot], p, warp_row, key);
+        if (key < unmasked.low || key + kSlotKeys > unmasked.high)
+          mask_slot(scores[slot], lengths, p.mask, warp_row(), key);
       } else {
 #pragma unroll
         for (int i = 0; i < 8; ++i) scores[slot][i >> 2][i & 3] = minus_infinity();
@@ -163,7 +189,7 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kTile.blocks)
     }
   }
   cp_async_wait<0>();
-  write_rows<Traits>(args, work, warp_row, rule.factor, state, acc);
+  write_rows<Traits>(args, smem, work, warp_row(), rule.factor, state, acc);
 }
 
 }  // namespace sm80

@@ -27,10 +27,12 @@ constexpr ForwardTile forward_tile(int head_dim) {
                                  // and fragments are loaded in small pieces
 }
 
-template <int kHeadDim_, class T>
+// kRagged_: lengths are on the device.
+template <int kHeadDim_, class T, bool kRagged_ = false>
 struct ForwardTraits {
   using Element = T;
   static constexpr int kHeadDim = kHeadDim_;
+  static constexpr bool kRagged = kRagged_;
   static constexpr ForwardTile kTile = forward_tile(kHeadDim);
   static constexpr int kTileRows = 64;
   static constexpr int kTileKeys = kTile.keys;
@@ -45,7 +47,7 @@ struct ForwardTraits {
     T q[kTileRows * kHeadDim];
     T k[kStages][kTileKeys * kHeadDim];
     T v[kStages][kTileKeys * kHeadDim];
-    KeySource<kTileRows> source;
+    KeySource<kTileRows, kRagged> source;
     KeyTile<kSlots> keys[kKeyTiles];
   };
 

@@ -8,9 +8,6 @@
 namespace LACUNA_NS {
 namespace sm90 {
 
-// K and V of the heads that run side by side should stay in L2, which is 50 MB.
-constexpr int64_t kSectionBytes = int64_t{32} << 20;
-
 struct Heads {
   const void* base;
   lacuna_strides stride;
@@ -66,14 +63,10 @@ int32_t forward_with(const char* name, const lacuna_forward_params& p, void* str
   args.heads = sharing(p) == Sharing::kHeads ? 2 : 1;
   args.head_rows = kTileRows / args.heads;
   args.head_sets = p.shape.q_heads / args.heads;
-  args.q_tiles = (p.shape.q_len + p.plan.row_shift + args.head_rows - 1) / args.head_rows;
+  const int q_tiles = (p.shape.q_len + p.plan.row_shift + args.head_rows - 1) / args.head_rows;
+  args.order = formula_order(p, args.heads, q_tiles);
   args.rows_per_head = 1;
-  const int64_t kv_bytes = int64_t{4} * p.shape.kv_len * p.shape.head_dim;  // of a KV head
-  const int64_t kv_sections = kv_bytes > 0 && kv_bytes < kSectionBytes ? kSectionBytes / kv_bytes : 1;
-  const int64_t pairs = static_cast<int64_t>(p.shape.batch) * args.head_sets;
-  const int64_t section = kv_sections * (p.shape.q_heads / p.shape.kv_heads) / args.heads;
-  args.section = static_cast<int>(section < 1 ? 1 : section < pairs ? section : pairs);
-  int64_t items = pairs * args.q_tiles;
+  int64_t items = static_cast<int64_t>(p.shape.batch) * args.head_sets * q_tiles;
   if (p.plan.kind == LACUNA_PLAN_LISTS) {
     args.rows_per_head = p.schedule.rows / (p.plan.plan_batch * p.plan.heads);
     items =

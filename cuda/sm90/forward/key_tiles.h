@@ -32,7 +32,7 @@ struct KeyTiles {
   int end = 0;        // candidates
   int box_shift = 0;  // log2 of the boxes of a block
   bool dense = false;
-  int shift = 0;  // formula: (block + shift) % vertical_stride == 0: vertical
+  int shift = 0;  // formula: (block or distance + shift) % vertical_stride == 0: vertical
   int query = 0;  // formula: absolute query block of group 0
   int groups = 0;
   Box mine = {};                  // this lane's candidate
@@ -206,13 +206,9 @@ struct KeyTiles {
 
   // Query blocks of the tile that attend a block, the token mask aside.
   __device__ __forceinline__ uint32_t groups_of_formula(const lacuna_block_formula& formula, int block) const {
-    const uint32_t stride = static_cast<uint32_t>(formula.vertical_stride);
-    if (block < formula.sink_blocks || (static_cast<uint32_t>(block) + static_cast<uint32_t>(shift)) % stride == 0) {
-      return (1u << groups) - 1;
-    }
     uint32_t wanting = 0;
     for (int g = 0; g < groups; ++g) {
-      if (block <= query + g && query + g - block < formula.local_blocks) wanting |= 1u << g;
+      if (formula_attends(formula, false, shift, query + g, block)) wanting |= 1u << g;
     }
     return wanting;
   }

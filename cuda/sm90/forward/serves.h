@@ -1,6 +1,7 @@
 // Which requests the Hopper forward kernel serves, and with which tile.
 #pragma once
 
+#include "common/sequence.h"
 #include "ptx/launch.h"
 #include "sm90/forward/tile_table.h"
 
@@ -23,6 +24,7 @@ inline bool needs_gather(const lacuna_shape& shape) {
 // Why not; null if it does.
 inline const char* refuses(const lacuna_forward_params& p) {
   if (p.shape.head_dim != 64 && p.shape.head_dim != 128) return "head_dim 64 or 128";
+  if (has_lengths(p.shape)) return "sequences of one length";
   const bool every_block = p.plan.kind == LACUNA_PLAN_FORMULA && p.plan.formula.vertical_stride <= 1;
   if (!every_block && (p.plan.block_q % kWarpgroupRows != 0 || p.plan.block_k % kBoxKeys != 0)) {
     return "blocks of 64 or 128 queries and keys";

@@ -1,6 +1,7 @@
 // Work items of the Hopper forward kernel: which rows and heads a tile holds, and the order in which tiles are taken.
 #pragma once
 
+#include "common/formula_order.h"
 #include "common/query_tile.h"
 #include "ptx/tensor_map.h"
 
@@ -22,13 +23,12 @@ struct ForwardArgs {
   TensorMap v_tail;  // paged: v with pages cut where the sequence ends, so that what lies behind loads as zeros
   TensorMap out;     // as q, boxes of 16 rows
   lacuna_forward_params params;
-  int items;          // work items
-  int head_rows;      // query rows of a head in a tile: 128, or 64 when two heads share it
-  int heads;          // heads in a tile
-  int head_sets;      // q_heads / heads
-  int q_tiles;        // tiles of a head set and sequence
-  int section;        // formulas: (sequence, head set) pairs taken together, whose K and V fit L2
-  int rows_per_head;  // lists: schedule rows of a (sequence, plan head)
+  int items;           // work items
+  int head_rows;       // query rows of a head in a tile: 128, or 64 when two heads share it
+  int heads;           // heads in a tile
+  int head_sets;       // q_heads / heads
+  FormulaOrder order;  // formulas; its heads are head sets
+  int rows_per_head;   // lists: schedule rows of a (sequence, plan head)
 };
 
 // One work item, as the producer tells the consumers.
@@ -49,9 +49,8 @@ struct Assignment {
   int first_block;  // plan query block of tile row 0
 };
 
-// Formulas: sections of (sequence, head set) pairs whose K and V stay in L2; in each, the last tiles (which see most
-// under a causal mask) first, all pairs of the section side by side. Lists: rows of the schedule's order, longest
-// first, with the heads and sequences that share a row side by side.
+// Formulas: the order of formula_order.h. Lists: rows of the schedule's order, longest first, with the heads and
+// sequences that share a row side by side.
 __device__ __forceinline__ bool assign(const ForwardArgs& args, int index, Assignment& to) {
   const lacuna_forward_params& p = args.params;
   const lacuna_shape& shape = p.shape;
@@ -63,15 +62,10 @@ __device__ __forceinline__ bool assign(const ForwardArgs& args, int index, Assig
   int head_set;
   bool valid = true;
   if (p.plan.kind == LACUNA_PLAN_FORMULA) {
-    const int pairs = shape.batch * args.head_sets;
-    const int section = index / (args.section * args.q_tiles);
-    const int first = section * args.section;
-    const int width = pairs - first < args.section ? pairs - first : args.section;
-    index -= first * args.q_tiles;
-    q_tile = args.q_tiles - 1 - index / width;
-    const int pair = first + index % width;
-    to.work.batch = pair / args.head_sets;
-    head_set = pair % args.head_sets;
+    const FormulaItem item = formula_item(args.order, shape.batch, index);
+    q_tile = item.q_tile;
+    to.work.batch = item.batch;
+    head_set = item.head;
     to.plan_head = static_cast<int>(static_cast<int64_t>(head_set) * args.heads * p.plan.heads / shape.q_heads);
   } else {
     const int sets = args.head_sets / p.plan.heads;  // of one list

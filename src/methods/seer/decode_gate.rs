@@ -7,7 +7,7 @@ use super::config::{DecodeGateConfig, check_block_size};
 use super::gate::{check_dims, check_gate_dim, check_model, check_weight, check_workspace};
 use super::rope::RopeTables;
 use super::scratch::Scratch;
-use super::selection::{Select, SelectOptions};
+use super::selection::{DecodeSelectOptions, Select};
 use super::stages::{Projection, pool, uniform};
 use crate::device::{Buffer, Stream, ordered};
 use crate::error::{Error, Result};
@@ -140,13 +140,14 @@ impl<T: Half> DecodeGate<T> {
         &self,
         stream: &Stream,
         shape: &AttentionShape,
-        options: &SelectOptions,
+        options: &DecodeSelectOptions,
         capacity: Option<usize>,
     ) -> Result<BlockPlan> {
         self.check_shape(shape, options)?;
         let blocks = shape.kv_len.div_ceil(self.config.block_size);
         // The queries may lie in two blocks, both of which are attended.
-        let most = options.most(self.config.block_size, blocks).saturating_add(options.sink_blocks).saturating_add(2);
+        let most =
+            options.select.most(self.config.block_size, blocks).saturating_add(options.sink_blocks).saturating_add(2);
         let lists = shape.batch.saturating_mul(self.kv_heads);
         let capacity = capacity.unwrap_or_else(|| most.min(blocks).saturating_mul(lists));
         BlockPlan::with_capacity(stream, shape, self.rows(shape), capacity)
@@ -162,7 +163,6 @@ impl<T: Half> DecodeGate<T> {
     /// model's rotation; `kv_lens [1, 1, 1, batch]` the keys of each sequence, the newest included, where they differ
     /// from `shape.kv_len`, their maximum.
     ///
-    /// `last_rows_dense` and `share_heads` of the options do not apply, and the current block is always attended.
     /// Never allocates, waits or copies to the host; a CUDA graph may hold it.
     ///
     /// # Errors
@@ -175,7 +175,7 @@ impl<T: Half> DecodeGate<T> {
         kv_lens: Option<&Tensor<i32>>,
         gate_q: TensorView<'_, T>,
         cache: &GateCache,
-        options: &SelectOptions,
+        options: &DecodeSelectOptions,
         plan: &mut BlockPlan,
         workspace: &mut Buffer,
     ) -> Result<()> {
@@ -195,7 +195,7 @@ impl<T: Half> DecodeGate<T> {
         gate_q: TensorView<'_, T>,
         cache: &GateCache,
     ) -> Result<Tensor<f32>> {
-        let options = SelectOptions::new(Select::Blocks(1));
+        let options = DecodeSelectOptions::new(Select::Blocks(1));
         let mut plan = self.empty_plan(stream, shape, &options, None)?;
         let mut workspace = stream.alloc_bytes(self.workspace_bytes(shape))?;
         let blocks = shape.kv_len.div_ceil(self.config.block_size);
@@ -212,7 +212,7 @@ impl<T: Half> DecodeGate<T> {
         kv_lens: Option<&Tensor<i32>>,
         gate_q: TensorView<'_, T>,
         cache: &GateCache,
-        options: &SelectOptions,
+        options: &DecodeSelectOptions,
         plan: &mut BlockPlan,
         logits: Option<&mut Tensor<f32>>,
         workspace: &mut Buffer,
@@ -246,7 +246,7 @@ impl<T: Half> DecodeGate<T> {
         let at = |start: usize| unsafe { memory.add(start) };
         let (k_gate, k_rows) = (cache.vectors().view().as_ptr(), cache.blocks());
         let block = self.config.block_size;
-        let (rule, count, value) = options.rule(block);
+        let (rule, count, value) = options.select.rule(block);
         let (apart, neutral) = (abi::LACUNA_GATE_CURRENT_APART, abi::LACUNA_GATE_CURRENT_NEUTRAL);
         let lens = kv_lens.map_or(std::ptr::null(), |lens| lens.view().as_ptr());
         let select = abi::lacuna_gate_select_params {
@@ -354,9 +354,9 @@ impl<T: Half> DecodeGate<T> {
         cache.check(self.sizes(), batch, kv_len)
     }
 
-    fn check_shape(&self, shape: &AttentionShape, options: &SelectOptions) -> Result<()> {
+    fn check_shape(&self, shape: &AttentionShape, options: &DecodeSelectOptions) -> Result<()> {
         shape.validate()?;
-        options.check()?;
+        options.select.check()?;
         let (got, expected) =
             ([shape.q_heads, shape.kv_heads, shape.head_dim], [self.q_heads, self.kv_heads, self.head_dim]);
         if got != expected {

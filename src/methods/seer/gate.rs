@@ -313,7 +313,7 @@ impl<T: Half> SeerGate<T> {
         let block = self.config.block_size;
         let q_span = uniform(shape.batch, shape.q_len, block, shape.kv_len - shape.q_len);
         let (k_gate, k_capacity) = vectors.unwrap_or((at(parts.k_gate).cast_const(), parts.k_rows));
-        let (rule, count, value) = options.rule(block);
+        let (rule, count, value) = options.select.rule(block);
         let select = abi::lacuna_gate_select_params {
             batch: shape.batch as i32,
             q_heads: self.q_heads as i32,
@@ -436,7 +436,7 @@ impl<T: Half> SeerGate<T> {
         let first = (shape.kv_len - shape.q_len) / block;
         let q_rows = touched(shape.kv_len - shape.q_len, shape.q_len, block);
         let forced = options.sink_blocks.saturating_add(usize::from(options.force_diagonal));
-        let some = options.most(block, blocks).saturating_add(forced);
+        let some = options.select.most(block, blocks).saturating_add(forced);
         let row = |r: usize| {
             let visible = if mask.causal { (first + r + 1).min(blocks) } else { blocks };
             if r + options.last_rows_dense >= q_rows { visible } else { visible.min(some) }
@@ -448,7 +448,7 @@ impl<T: Half> SeerGate<T> {
     fn check_shape(&self, shape: &AttentionShape, mask: &Mask, options: &SelectOptions) -> Result<()> {
         shape.validate()?;
         mask.validate(shape)?;
-        options.check()?;
+        options.select.check()?;
         if mask.window_left.is_some() || mask.window_right.is_some() {
             return Err(Error::Unsupported {
                 what: "a gate with a sliding window".into(),

@@ -22,4 +22,4 @@ pub use features::pooled_features;
 pub use gate::{GateWeights, SeerGate};
 pub use ground_truth::{BlockMaxOptions, block_max, block_max_map};
 pub use rope::Rope;
-pub use selection::{Select, SelectOptions};
+pub use selection::{DecodeSelectOptions, Select, SelectOptions};

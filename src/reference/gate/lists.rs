@@ -9,7 +9,8 @@ pub enum Rule {
     Density(f64),
     /// So many best.
     Blocks(usize),
-    /// The fewest best whose P sum up to at least this; all of them from 1 on.
+    /// The fewest best whose P sum up to at least this part of the sum of all (1 where a list serves one member); all of
+    /// them from 1 on.
     TopP(f64),
 }
 
@@ -46,8 +47,8 @@ enum Cut {
     Above(f64),
     /// So many best.
     Best(usize),
-    /// Those whose betters have less than this mass, and the best.
-    Mass(f64),
+    /// Those whose betters have less than this mass, and the best. The mass may itself be a part of the sum of all.
+    Mass { mass: f64, of_sum: bool },
 }
 
 /// One list of a plan.
@@ -82,7 +83,11 @@ impl List {
             Rule::Density(density) => Cut::Best((((1.0 - (1.0 - density).sqrt()) * kv_blocks as f64) as usize).max(1)),
             Rule::Blocks(count) => Cut::Best(count),
             Rule::TopP(mass) if mass >= 1.0 => Cut::Above(f64::NEG_INFINITY),
-            Rule::TopP(mass) => Cut::Mass(mass),
+            Rule::TopP(mass) if members.len() == 1 => Cut::Mass { mass, of_sum: false },
+            Rule::TopP(part) => {
+                let sum: f64 = scores.iter().flatten().map(|score| score.exp()).sum();
+                Cut::Mass { mass: part * sum, of_sum: true }
+            }
         };
         Self { scores, forced, cut }
     }
@@ -96,7 +101,7 @@ impl List {
             match self.cut {
                 Cut::Above(cut) => score > cut,
                 Cut::Best(count) => betters.count() < count,
-                Cut::Mass(mass) => {
+                Cut::Mass { mass, .. } => {
                     let betters: Vec<f64> = betters.collect();
                     betters.is_empty() || betters.iter().map(|x| x.exp()).sum::<f64>() < mass
                 }
@@ -122,7 +127,9 @@ impl List {
             let (is_in, is_out) = match self.cut {
                 Cut::Above(cut) => (score - of_score > cut, score + of_score <= cut),
                 Cut::Best(count) => (perhaps.count() < count, surely.count() >= count),
-                Cut::Mass(mass) => {
+                Cut::Mass { mass, of_sum } => {
+                    // The sum of all is one of such scores, and its logarithm one more number.
+                    let of_score = if of_sum { 2.0 * of_score + error } else { of_score };
                     // A sum of f32 may be off by an ulp a term.
                     let rounding = self.scores.len() as f64 * f64::from(f32::EPSILON) * mass;
                     let best = perhaps.clone().count() == 0;
@@ -206,6 +213,18 @@ mod tests {
     }
 
     #[test]
+    fn a_mass_of_several_members_is_a_part_of_their_sum() {
+        let ln = |p: &[f64]| p.iter().map(|p| Some(p.ln())).collect::<Vec<_>>();
+        let members = [ln(&[0.5, 0.25, 0.125, 0.125]), ln(&[0.125, 0.125, 0.25, 0.5])];
+        // The largest are 1/2, 1/4, 1/4, 1/2: 3/2 in all, so that one block is a third.
+        let blocks = |part| List::new(&members, vec![false; 4], Rule::TopP(part), 4).blocks();
+        assert_eq!(blocks(0.3), [true, false, false, false]);
+        assert_eq!(blocks(0.6), [true, false, false, true]);
+        assert_eq!(blocks(0.7), [true, true, false, true]);
+        assert_eq!(blocks(0.9), [true, true, true, true]);
+    }
+
+    #[test]
     fn a_list_of_nobody_is_empty() {
         let list = List::new(&[vec![None; 3]], vec![false; 3], Rule::TopP(0.5), 3);
         assert_eq!(list.blocks(), [false; 3]);
@@ -216,7 +235,8 @@ mod tests {
         /// Logits that are off by less than the error give lists that pass, and what passes has few ways to differ.
         #[test]
         fn disturbed_logits_pass(
-            logits in prop::collection::vec((-2.0f64..2.0, -1.0f64..1.0), 1..24), value in 0.01f64..0.99, rule in 0..4,
+            logits in prop::collection::vec((-2.0f64..2.0, -1.0f64..1.0), 2..24), value in 0.01f64..0.99, rule in 0..4,
+            members in 1..3usize,
         ) {
             let rule = match rule {
                 0 => Rule::Threshold(value / 8.0),
@@ -227,8 +247,9 @@ mod tests {
             let error = 1e-3;
             let of = |disturbance: f64| {
                 let logits: Vec<_> = logits.iter().map(|(logit, noise)| Some(logit + disturbance * noise)).collect();
-                let forced = vec![false; logits.len()];
-                List::new(&[logits], forced, rule, 24)
+                let blocks = logits.len() / members;
+                let rows: Vec<_> = logits.chunks_exact(blocks).map(<[_]>::to_vec).collect();
+                List::new(&rows, vec![false; blocks], rule, 24)
             };
             let (exact, disturbed) = (of(0.0), of(error).blocks());
             prop_assert!(exact.check(&exact.blocks(), 0.0).is_ok());

@@ -1,0 +1,95 @@
+// Gathered attention (HyperAttention): rows sorted by hash bucket -> blocks of the sorted order and sampled keys.
+#ifndef LACUNA_ABI_GATHER_H
+#define LACUNA_ABI_GATHER_H
+
+#include "attention.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// A pair of query rows and key rows in sorted order. Key block j holds places [j * block_size, (j + 1) * block_size) of
+// the sorted keys; with B such blocks, query block j holds places [j * s, (j + 1) * s) of the sorted queries,
+// s = ceil(queries / B). A query attends the keys of its own number's block, and each sample that lies in another block
+// with the log-weight ln(keys / samples).
+//
+// causal == 0: one pair, of all queries and all keys; levels is 1.
+// causal == 1 (needs q_len == kv_len): the tokens [0, q_len) are node 1 of a binary tree. A node of n tokens with
+// n / 2 >= min_seq_len (integer division) has two halves, nodes 2 i and 2 i + 1, of ceil(n / 2) and floor(n / 2)
+// tokens, and is the pair of its second half's queries and its first half's keys. A node without halves is a leaf: its
+// queries attend its keys causally. Level l holds nodes [2^l, 2^(l + 1)); there are `levels` levels with pairs, at
+// least 1, as many as hyper_sizes says.
+typedef struct lacuna_gather_plan {
+  int32_t causal;
+  int32_t levels;
+  int32_t block_size;   // keys of a block, >= 1
+  int32_t samples;      // of a pair and KV head, >= 0
+  int32_t min_seq_len;  // causal: >= 1
+  int32_t reserved;
+  int32_t* q_order;  // [levels, batch, q_heads, q_len] query rows; a pair's at the places of its tokens
+  int32_t* k_order;  // [levels, batch, kv_heads, kv_len] key rows; a pair's at the places of its tokens
+  int32_t*
+      sample_places;     // [nodes, batch, kv_heads, samples] places in the pair's sorted keys, counted from its first;
+                         // nodes = 2^levels - 1, of pair i at index i - 1. Places outside are attended by nobody
+  int32_t* sample_rows;  // as sample_places: the key rows there
+} lacuna_gather_plan;
+
+typedef enum lacuna_bucket_order {
+  LACUNA_BUCKETS_GRAY = 0,   // by the rank of the code in the reflected Gray sequence
+  LACUNA_BUCKETS_COMPAT = 1  // by code ^ code >> 1, as published
+} lacuna_bucket_order;
+
+// Fills a gather plan: bit j of a row's code is x . P_j > 0, rows are sorted by bucket, stably. Sample i of a pair is
+// floor(x0 * keys / 2^32), x0 being the first word of Philox4x32-10 of the counter (i, KV head, node, "samp") under the
+// key `seed`, low word first; the node is 0 when not causal.
+typedef struct lacuna_hyper_plan_params {
+  lacuna_shape shape;  // kv_lens, cu_seqlens and block_table absent
+  lacuna_gather_plan plan;
+  int32_t projections;   // r in 1..=16
+  int32_t bucket_order;  // lacuna_bucket_order
+  int32_t center;        // 1: x minus the mean of its head is hashed
+  int32_t draw;          // 1: sample_places are drawn; 0: they are given, and sample_rows alone is written
+  uint64_t seed;
+  const void* q;  // [batch, q_heads, q_len, head_dim]
+  const void* k;  // [batch, kv_heads, kv_len, head_dim]
+  lacuna_strides q_stride;
+  lacuna_strides k_stride;
+  const float* directions;  // [head_dim, projections] contiguous: P
+  uint16_t* q_ranks;        // [batch, q_heads, q_len] places of the rows' buckets
+  uint16_t* k_ranks;        // [batch, kv_heads, kv_len]
+  void* scratch;            // hyper_sizes, aligned to 16 bytes; any contents, free once the work is done
+  uint64_t scratch_bytes;
+} lacuna_hyper_plan_params;
+
+typedef struct lacuna_hyper_sizes {
+  int32_t levels;
+  int32_t reserved;
+  int64_t nodes;  // of sample_places and sample_rows
+  uint64_t scratch_bytes;
+} lacuna_hyper_sizes;
+
+// Attention over a gather plan. Causal: the pairs leave f32 partials, which the leaves merge, level after level.
+typedef struct lacuna_gather_forward_params {
+  lacuna_shape shape;
+  lacuna_gather_plan plan;
+  const void* q;  // [batch, q_heads, q_len, head_dim]
+  const void* k;  // [batch, kv_heads, kv_len, head_dim]
+  const void* v;  // as k
+  void* out;      // [batch, q_heads, q_len, head_dim]
+  float* lse;     // [batch, q_heads, q_len] natural log, or null
+  lacuna_strides q_stride;
+  lacuna_strides k_stride;
+  lacuna_strides v_stride;
+  lacuna_strides out_stride;
+  lacuna_strides lse_stride;
+  float scale;  // multiplies q . k
+  int32_t reserved;
+  float* partial_out;  // causal: [levels, batch, q_heads, q_len / 2, head_dim] contiguous, scratch
+  float* partial_lse;  // causal: [levels, batch, q_heads, q_len / 2] contiguous, scratch
+} lacuna_gather_forward_params;
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif  // LACUNA_ABI_GATHER_H

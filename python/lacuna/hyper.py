@@ -1,0 +1,97 @@
+"""HyperAttention: exact attention inside hash blocks, samples for the rest."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections import OrderedDict
+from typing import Any
+
+from ._arrays import view
+from ._device import Stream
+from ._errors import InvalidArgument
+from ._library import Handle, call, struct
+from ._request import Options, Shape, integer
+
+
+class Hyper:
+    """HyperAttention as the `plan` of `attention`, with the published names and defaults.
+
+    Args:
+        num_projections: hyperplanes of the hash, 1 to 16.
+        block_size: keys of a block of the sorted order.
+        sample_size: keys drawn for each KV head; 0: none.
+        min_seq_len: shorter calls, and pieces of causal calls, are exact.
+        bucket_order: "gray", or "compat" for the order of the published code.
+        center: hash x - mean in place of x.
+        seed: of projections and samples that are not given.
+        projections: f32 [head_dim, num_projections], on the device of the calls.
+        samples: i32 [batch, kv_heads, sample_size], places in the sorted keys; not for causal calls.
+    """
+
+    def __init__(
+        self,
+        num_projections: int = 7,
+        block_size: int = 256,
+        sample_size: int = 256,
+        min_seq_len: int = 4096,
+        bucket_order: str = "gray",
+        center: bool = True,
+        seed: int = 0,
+        *,
+        projections: Any = None,
+        samples: Any = None,
+    ) -> None:
+        if bucket_order not in ("gray", "compat"):
+            raise InvalidArgument(f"bucket_order must be 'gray' or 'compat', got {bucket_order!r}")
+        if not 0 <= seed < 1 << 64:
+            raise InvalidArgument(f"seed must be in 0..2^64, got {seed}")
+        sizes = {
+            "num_projections": num_projections,
+            "block_size": block_size,
+            "sample_size": sample_size,
+            "min_seq_len": min_seq_len,
+        }
+        values = {name: integer(name, value) for name, value in sizes.items()}
+        compat = int(bucket_order == "compat")
+        self._config = struct("hyper_config", center=int(bool(center)), seed=seed, compat_buckets=compat, **values)
+        self._given = {"projections": projections, "samples": samples}
+        self._lock = threading.Lock()
+        # Plans hold what the last update wrote, so that a stream has its own.
+        self._plans: OrderedDict[Any, tuple[Handle, threading.Lock]] = OrderedDict()
+
+    def run(
+        self,
+        stream: Stream,
+        shape: Shape,
+        options: Options,
+        like: Any,
+        inputs: list[Any],
+        outputs: list[Any],
+        workspace: Any,
+    ) -> None:
+        """Hashes, sorts, attends; called by `attention`."""
+        with self._lock:
+            key = (stream.value, shape, options)
+            if key not in self._plans:
+                self._plans[key] = (self._make(stream, shape, options), threading.Lock())
+            self._plans.move_to_end(key)
+            handle, lock = self._plans[key]
+            while len(self._plans) > 4:
+                self._plans.popitem(last=False)
+        size = ctypes.c_size_t()
+        call("hyper_workspace", handle.value, ctypes.byref(size))
+        memory, address = workspace(like, stream, size.value)
+        with lock:
+            call("hyper_update", stream.value, handle.value, *inputs[:2])
+            call("hyper_forward", stream.value, handle.value, *inputs, *outputs, address, size.value)
+        del memory
+
+    def _make(self, stream: Stream, shape: Shape, options: Options) -> Handle:
+        given = (ctypes.byref(shape.to_abi()), ctypes.byref(options.to_abi()), ctypes.byref(self._config))
+        handle = Handle("hyper", "hyper_create", stream.value, *given)
+        for name, array in self._given.items():
+            if array is not None:
+                tensor = view(name, array).tensor(name)
+                call(f"hyper_set_{name}", stream.value, handle.value, ctypes.byref(tensor))
+        return handle
