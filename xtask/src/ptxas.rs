@@ -7,7 +7,7 @@ use crate::budgets::budget;
 use crate::reports::{self, Report, Usage};
 
 /// Kernels whose mangled name contains one of these must keep everything in registers.
-const HOT: &[&str] = &["forward", "decode", "block_max", "gate_"];
+const HOT: &[&str] = &["forward", "grad_kernel", "decode", "block_max", "gate_"];
 
 /// Prints a table of all kernels; fails on advisories, on local memory in a hot kernel and on registers over a budget.
 pub fn run(folder: &Path) -> Result<(), String> {
