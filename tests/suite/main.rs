@@ -18,6 +18,8 @@ mod paged;
 mod pages;
 mod plans;
 mod raw;
+mod s2;
+mod s2_cache;
 mod schedules;
 mod seer_cache;
 mod seer_calls;
