@@ -26,6 +26,8 @@ mod pages;
 mod plans;
 mod ragged;
 mod raw;
+mod s2;
+mod s2_cache;
 mod schedules;
 mod seer_cache;
 mod seer_calls;

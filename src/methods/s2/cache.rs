@@ -149,6 +149,11 @@ impl<T: Half> Cache<T> {
         Ok(PagedKv { block_table: self.table.view().narrow(3, 0, kv_len.div_ceil(page_size))?, page_size })
     }
 
+    /// Pages of the blocks, `[batch, kv_heads, 1, blocks]`; -1 for those that are not there.
+    pub fn block_table(&self) -> &Tensor<i32> {
+        &self.table
+    }
+
     /// Keys as [`decode`](crate::attention::decode()) and [`forward`](crate::attention::forward()) take them:
     /// `[pages, kv_heads, block_size, head_dim]`, where all heads are the same memory, since a page is of one head.
     ///
