@@ -164,6 +164,39 @@ fn s2_and_blocks_give_what_attend_gives() {
     }
 }
 
+/// A cache that keeps what can still be reached gives the bits of one that keeps everything, in less memory.
+#[test]
+fn s2_with_a_cache_that_evicts() {
+    let folder = Folder::new();
+    let mut tensors = qkv(BATCH, HEADS, (400, 400), DIM);
+    folder.write_tensors("in.safetensors", &tensors);
+    let same = |folder: &Folder, config: serde_json::Value| {
+        let full = decode(folder, "s2", &config);
+        let mut config = config;
+        config["cache"] = "evict".into();
+        let evicted = decode(folder, "s2", &config);
+        assert_eq!(full.tensors, evicted.tensors);
+        assert!(!full.metadata.contains_key("cache_bytes"));
+        let bytes = (evicted.count("cache_bytes"), evicted.count("cache_full_bytes"));
+        assert_eq!(bytes.1, (4 * BATCH * HEADS.1 * 400 * DIM) as u64);
+        bytes.0
+    };
+    let config = |more: serde_json::Value| {
+        let mut config = json!({"block_size": 16, "local_blocks": 3, "vertical_stride": 5, "head_sliding_step": 1});
+        more.as_object().unwrap().iter().for_each(|(key, value)| config[key] = value.clone());
+        config
+    };
+    // A KV head has 4 pages of its window and at most 5 columns outside of it, of 25 blocks.
+    let bytes = same(&folder, config(json!({"prompt": 130})));
+    assert!(bytes < (4 * BATCH * HEADS.1 * 400 * DIM) as u64 / 2, "{bytes}");
+    same(&folder, config(json!({"prompt": 0, "tokens_per_step": 16, "page_size": 16})));
+    same(&folder, config(json!({"prompt": 250, "tokens_per_step": 3, "variant": "phi3", "sink_blocks": 1})));
+    same(&folder, config(json!({"prompt": 300, "num_dense_kv_heads": 1, "homogeneous": false})));
+    with_lens(&mut tensors, [400, 37]);
+    folder.write_tensors("in.safetensors", &tensors);
+    same(&folder, config(json!({"prompt": 30, "tokens_per_step": 5})));
+}
+
 fn with_lens(tensors: &mut Vec<TensorBytes>, lens: [i64; BATCH]) {
     let bytes = lens.iter().flat_map(|len| len.to_le_bytes()).collect();
     tensors.push(("kv_lens", Dtype::I64, vec![BATCH], bytes));
@@ -432,7 +465,8 @@ fn bad_requests() {
         assert!(!folder.path("out.safetensors").exists());
     };
     refused("dense", r#"{"prompt": 101}"#, "prompt must be in 0..=100 for 100 queries and 100 keys, got 101");
-    refused("dense", r#"{"cache": "evict"}"#, "cache \"evict\" is not built yet; cache must be");
+    refused("dense", r#"{"cache": "evict"}"#, "cache \"evict\" is for method s2");
+    refused("s2", r#"{"cache": "evict", "page_size": 16}"#, "page_size must be 0 or the block_size, 64");
     refused("dense", r#"{"page_size": 8}"#, "page_size must be 0");
     refused("dense", r#"{"tokens_per_step": 17}"#, "tokens_per_step must be in 1..=16");
     refused("dense", r#"{"causal": false}"#, "causal must be true");

@@ -185,11 +185,10 @@ fn pieces_that_do_not_fit_are_refused() {
     let refused = |piece: Piece| config.piece(&shape, &piece).map(|_| ()).unwrap_err().to_string();
     let heads = |first, of| Piece { heads: Some(HeadRange { first, of }), ..Piece::default() };
     assert!(
-        refused(Piece { kv_start: 63, ..Piece::default() })
-            .contains("kv_start: expected a multiple of block_size (64)")
+        refused(Piece { kv_start: 63, ..Piece::default() }).contains("kv_start must be a multiple of block_size (64)")
     );
-    assert!(refused(Piece { q_start: Some(1 << 31), ..Piece::default() }).contains("q_start: expected at most 2^30"));
-    assert!(refused(heads(1, 8)).contains("first head: expected a multiple of the group (2)"));
+    assert!(refused(Piece { q_start: Some(1 << 31), ..Piece::default() }).contains("q_start must be at most 2^30"));
+    assert!(refused(heads(1, 8)).contains("first head must be a multiple of the group (2)"));
     assert!(refused(heads(6, 8)).contains("first head"));
     assert!(refused(heads(0, 3)).contains("heads of the model"));
     assert!(config.piece(&shape, &heads(4, 8)).is_ok());

@@ -331,17 +331,14 @@ fn bytes_are_known_in_advance() {
         })
     };
     let dkernel = S2Config::default();
-    println!("{:?}", shares(&dkernel));
-    let sinks = S2Config { sink_blocks: 1, ..dkernel.clone() };
-    println!("{:?}", shares(&sinks));
-    let dense = S2Config { num_dense_kv_heads: 1, ..dkernel.clone() };
-    println!("{:?}", shares(&dense));
     let phi3 = S2Config { variant: S2Variant::Phi3, ..dkernel.clone() };
-    println!("{:?}", shares(&phi3));
-    let homogeneous = S2Config { homogeneous: true, ..phi3.clone() };
-    println!("{:?}", shares(&homogeneous));
-    let by_kv_head = S2Config { head_sliding_step: Some(-1), ..phi3.clone() };
-    println!("{:?}", shares(&by_kv_head));
+    assert_eq!(shares(&dkernel), [23.5, 15.3, 13.2, 12.7, 12.6]);
+    assert_eq!(shares(&S2Config { sink_blocks: 1, ..dkernel.clone() }), [24.2, 15.4, 13.3, 12.7, 12.6]);
+    assert_eq!(shares(&S2Config { num_dense_kv_heads: 1, ..dkernel.clone() }), [33.0, 25.9, 24.1, 23.6, 23.5]);
+    assert_eq!(shares(&S2Config { homogeneous: true, ..phi3.clone() }), shares(&dkernel));
+    assert_eq!(shares(&S2Config { head_sliding_step: Some(-1), ..phi3.clone() }), shares(&dkernel));
+    // Four query heads of a KV head, each with columns of its own.
+    assert_eq!(shares(&phi3), [56.3, 51.6, 50.4, 50.1, 50.1]);
 }
 
 #[test]
@@ -388,7 +385,7 @@ fn refusals() {
         assert!(append(&tensor(2, 4, 4), &good, &lens, 4).starts_with("k: expected [2, 2, 4, 32]"));
         assert!(append(&good, &tensor(2, 2, 5), &lens, 4).starts_with("v: expected [2, 2, 4, 32]"));
         assert!(append(&good, &good, &Tensor::vector(&stream, &[4]).unwrap(), 4).starts_with("kv_lens"));
-        assert!(append(&good, &good, &lens, 5).starts_with("queries: expected at most 4"));
+        assert!(append(&good, &good, &lens, 5).starts_with("queries must be at most 4"));
         assert!(matches!(cache.paged(513), Err(Error::Value { what: "kv_len", .. })));
     }
 }

@@ -25,7 +25,8 @@ pub struct DecodeKeys {
     /// Tokens of each sequence that are prefilled in one call; `None`: all but the last one.
     #[serde(alias = "prompt_len", alias = "prompt_length")]
     pub prompt: Option<usize>,
-    cache: Cache,
+    /// What happens to keys that no later token reads.
+    pub cache: Cache,
     /// Keys of a page; 0: K and V are contiguous.
     pub page_size: usize,
     /// Tokens of a sequence that a decode step takes at most.
@@ -70,7 +71,15 @@ pub fn parse_decode(method: Method, text: &str) -> Result<(DecodeKeys, DecodeMet
         other => DecodeMethod::Pattern(PatternKeys::parse(other, &rest).map_err(with_own_keys)?),
     };
     if keys.cache == Cache::Evict {
-        return Err(config_error("cache \"evict\" is not built yet; cache must be \"full\""));
+        let DecodeMethod::Pattern(PatternKeys::S2(s2)) = &method else {
+            return Err(config_error("cache \"evict\" is for method s2, whose pattern says what is never read again"));
+        };
+        if keys.page_size != 0 && keys.page_size != s2.block_size {
+            return Err(config_error(format_args!(
+                "page_size must be 0 or the block_size, {}, with cache \"evict\", got {}",
+                s2.block_size, keys.page_size
+            )));
+        }
     }
     if !(1..=16).contains(&keys.tokens_per_step) {
         return Err(config_error(format_args!("tokens_per_step must be in 1..=16, got {}", keys.tokens_per_step)));
@@ -174,7 +183,8 @@ mod tests {
             (Method::S2, r#"{"local_blocks": 1, "local_blocks": 1}"#, "duplicate field `local_blocks`"),
             (Method::Seer, r#"{"select": {"blocks": 1, "blocks": 2}}"#, "duplicate field `blocks`"),
             (Method::Dense, r#"{"prompt": -1}"#, "prompt"),
-            (Method::Dense, r#"{"cache": "evict"}"#, "not built yet"),
+            (Method::Dense, r#"{"cache": "evict"}"#, "is for method s2"),
+            (Method::S2, r#"{"cache": "evict", "page_size": 32}"#, "page_size must be 0 or the block_size, 64"),
             (Method::Dense, r#"{"cache": "half"}"#, "cache"),
             (Method::Dense, r#"{"page_size": 24}"#, "page_size must be 0"),
             (Method::Dense, r#"{"tokens_per_step": 0}"#, "tokens_per_step must be in 1..=16, got 0"),

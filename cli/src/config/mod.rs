@@ -7,7 +7,7 @@ mod seer;
 mod select;
 mod strict;
 
-pub use decode::{DecodeKeys, DecodeMethod};
+pub use decode::{Cache, DecodeKeys, DecodeMethod};
 pub use keys::{BucketOrder, ComputeType, HyperKeys, Options, S2Keys, Variant};
 pub use method::{Method, MethodKeys, PatternKeys};
 pub use seer::{Pool, SeerDecodeKeys, SeerKeys, pool_set};

@@ -5,6 +5,7 @@ mod check;
 mod gate;
 mod marks;
 mod planner;
+mod reachable;
 mod request;
 mod run;
 mod seer;
@@ -96,6 +97,10 @@ fn contents<T: Half>(method: Method, stream: &Stream, request: &Request<T>, outc
     contents.note("visited_pairs", pairs);
     contents.note("density", seen.density(pairs));
     contents.note("steps", outcome.steps.len());
+    if let Some((bytes, full)) = outcome.cache_bytes {
+        contents.note("cache_bytes", bytes);
+        contents.note("cache_full_bytes", full);
+    }
     if counted {
         contents.note("decode_launches", launches);
         contents.note("decode_mma_macs", mma_macs);

@@ -3,8 +3,10 @@
 use super::cache::KvCache;
 use super::marks::GateMask;
 use super::planner::{StepPlanner, prefill_plan};
+use super::reachable::Reachable;
 use super::request::{Planner, Request, Tokens};
-use crate::config::DecodeKeys;
+use crate::attend::Pattern;
+use crate::config::{Cache, DecodeKeys};
 use crate::failure::Result;
 use lacuna::{AttentionShape, Counters, ForwardOptions, Half, PagedKv, Schedule, Stream, Tensor, attention};
 use std::ops::Range;
@@ -23,6 +25,8 @@ pub struct Outcome {
     pub kernels: Vec<String>,
     /// Counted by the SIMT host only.
     pub work: Work,
+    /// Bytes of a cache that evicts, and of one that keeps every key.
+    pub cache_bytes: Option<(usize, usize)>,
 }
 
 /// What the kernels did.
@@ -64,29 +68,49 @@ pub fn run<T: Half>(
         steps: Vec::new(),
         kernels: Vec::new(),
         work: Work::default(),
+        cache_bytes: None,
     };
     if outcome.lse.is_empty() {
         return Ok(outcome);
     }
-    let cache = KvCache::new(stream, &shape, keys.page_size)?;
+    let cache = match (&request.planner, keys.cache) {
+        (Planner::Pattern(Pattern::S2(config, _)), Cache::Evict) => {
+            Store::Reachable(Reachable::new(stream, &shape, config, keys.tokens_per_step)?)
+        }
+        _ => Store::Full(KvCache::new(stream, &shape, keys.page_size)?),
+    };
     let mut run = Run { stream, request, options, cache, outcome };
     let prompts: Vec<Tokens> = request.prompts.iter().map(|&prompt| 0..prompt).collect();
-    run.cache.append(stream, &request.qkv.k, &request.qkv.v, &prompts)?;
+    let (k, v) = (request.qkv.k.as_slice(), request.qkv.v.as_slice());
+    if let Store::Full(cache) = &mut run.cache {
+        cache.append(stream, k, v, &prompts)?;
+    }
     if prompts.windows(2).all(|pair| pair[0] == pair[1]) {
         run.prefill(0..shape.batch)?;
     } else {
         // A forward call has one length.
         (0..shape.batch).try_for_each(|b| run.prefill(b..b + 1))?;
     }
+    if let Store::Reachable(cache) = &mut run.cache {
+        // Prompts have attended to their own keys; only what later tokens reach is kept.
+        cache.append(stream, [k, v], &prompts, 0)?;
+        run.outcome.cache_bytes = Some(cache.bytes());
+    }
     run.decode(keys.tokens_per_step)?;
     Ok(run.outcome)
+}
+
+/// Where keys and values are kept.
+enum Store<T: Half> {
+    Full(KvCache<T>),
+    Reachable(Reachable<T>),
 }
 
 struct Run<'a, T: Half> {
     stream: &'a Stream,
     request: &'a Request<T>,
     options: &'a ForwardOptions<'a>,
-    cache: KvCache<T>,
+    cache: Store<T>,
     outcome: Outcome,
 }
 
@@ -107,9 +131,20 @@ impl<T: Half> Run<'_, T> {
         let mut out = Tensor::<T>::uninit(stream, q.dims())?;
         let mut lse = Tensor::<f32>::uninit(stream, [shape.batch, shape.q_heads, shape.q_len, 1])?;
         let plan = prefill_plan(stream, self.request, &shape, batch.start)?;
-        let [mut k, mut v] = self.cache.tensors().map(Tensor::view);
         let mut options = *self.options;
-        if let Some((table, page_size)) = self.cache.paged() {
+        let own;
+        let [mut k, mut v] = match &self.cache {
+            Store::Full(cache) => cache.tensors().map(Tensor::view),
+            Store::Reachable(_) => {
+                own = self.whole_sequences()?;
+                own.each_ref().map(Tensor::view)
+            }
+        };
+        let pages = match &self.cache {
+            Store::Full(cache) => cache.paged(),
+            Store::Reachable(_) => None,
+        };
+        if let Some((table, page_size)) = pages {
             let rows = table.view().narrow(0, batch.start, batch.len())?;
             options.paged = Some(PagedKv { block_table: rows.narrow(3, 0, prompt.div_ceil(page_size))?, page_size });
         } else {
@@ -144,6 +179,13 @@ impl<T: Half> Run<'_, T> {
         Ok(())
     }
 
+    /// k and v of the file.
+    fn whole_sequences(&self) -> Result<[Tensor<T>; 2]> {
+        let AttentionShape { batch, kv_heads, kv_len, head_dim, .. } = self.request.qkv.shape;
+        let tensor = |values: &[T]| Tensor::from_slice(self.stream, values, [batch, kv_heads, kv_len, head_dim]);
+        Ok([tensor(&self.request.qkv.k)?, tensor(&self.request.qkv.v)?])
+    }
+
     /// Steps until every sequence has all its tokens.
     fn decode(&mut self, tokens_per_step: usize) -> Result<()> {
         let (stream, request) = (self.stream, self.request);
@@ -174,7 +216,11 @@ impl<T: Half> Run<'_, T> {
         let (stream, request) = (self.stream, self.request);
         // The keys of a sequence are counted on the device; the host knows only their maximum.
         let shape = AttentionShape { q_len, ..request.qkv.shape };
-        self.cache.append(stream, &request.qkv.k, &request.qkv.v, tokens)?;
+        let (k, v) = (request.qkv.k.as_slice(), request.qkv.v.as_slice());
+        match &mut self.cache {
+            Store::Full(cache) => cache.append(stream, k, v, tokens)?,
+            Store::Reachable(cache) => cache.append(stream, [k, v], tokens, q_len)?,
+        }
         let kv_lens: Vec<i32> = kv_lens(tokens).into_iter().map(|len| len as i32).collect();
         let kv_lens = Tensor::vector(stream, &kv_lens)?;
         let q = request.queries(&request.qkv.q, tokens, 0, q_len);
@@ -185,8 +231,14 @@ impl<T: Half> Run<'_, T> {
         let plan = planner.plan(stream, &shape, &kv_lens, tokens)?;
         count(stream, &mut self.outcome.work.gate);
         let mut workspace = stream.alloc_bytes(attention::decode_workspace_bytes(&shape, &plan))?;
-        let [k, v] = self.cache.tensors();
-        let paged = self.cache.paged().map(|(table, page_size)| PagedKv { block_table: table.view(), page_size });
+        let ([k, v], paged) = match &self.cache {
+            Store::Full(cache) => {
+                let pages = cache.paged();
+                let paged = pages.map(|(table, page_size)| PagedKv { block_table: table.view(), page_size });
+                (cache.tensors().map(Tensor::view), paged)
+            }
+            Store::Reachable(cache) => (cache.tensors()?, Some(cache.paged()?)),
+        };
         let options = ForwardOptions { paged, ..*self.options };
         attention::decode(
             stream,
@@ -195,8 +247,8 @@ impl<T: Half> Run<'_, T> {
             &plan,
             Some(&kv_lens),
             q.view(),
-            k.view(),
-            v.view(),
+            k,
+            v,
             out.view_mut(),
             Some(lse.view_mut()),
             &mut workspace,
