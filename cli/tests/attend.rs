@@ -200,6 +200,29 @@ fn s2_mask_and_output() {
     assert_eq!(folder.outputs().bytes("block_mask", &[1, 2, last - first + 1, last + 1]), expected);
 }
 
+/// Without causality the window has two sides; columns count from the first key, or from the window of each query.
+#[test]
+fn s2_that_is_not_causal() {
+    let folder = Folder::new();
+    let (batch, heads, lens, dim) = (1, (4, 2), (200, 200), 64);
+    let tensors = qkv(batch, heads, lens, dim);
+    folder.write_tensors("in.safetensors", &tensors);
+    let check = |config: &str, keep_block: &dyn Fn(usize, usize, usize) -> bool| {
+        folder.attend("s2", config, &["--check"]).succeeded();
+        let keep = |_: usize, h: usize, position: usize, j: usize| keep_block(h / 2, position / 16, j / 16);
+        Naive { batch, heads, lens, dim, causal: false, scale: 0.125, keep: &keep }.compare(&folder, &tensors, to_bf16);
+    };
+    let window = |i: usize, j: usize, left: usize, right: usize| if j <= i { i - j < left } else { j - i < right };
+    let common = r#""causal": false, "block_size": 16, "vertical_stride": 4, "head_sliding_step": 1"#;
+    check(&format!(r#"{{{common}, "local_blocks": 2, "local_right": 3, "columns": "absolute"}}"#), &|p, i, j| {
+        window(i, j, 2, 3) || (j + p).is_multiple_of(4)
+    });
+    check(&format!(r#"{{{common}, "local_blocks": 2}}"#), &|_, i, j| {
+        let distance = if j <= i { (i - j + 1).saturating_sub(2) } else { (j - i + 1).saturating_sub(2) };
+        window(i, j, 2, 2) || distance.is_multiple_of(4)
+    });
+}
+
 #[test]
 fn work_follows_the_plan() {
     let folder = Folder::new();

@@ -70,11 +70,11 @@ impl<'a> Pair<'a> {
             for (h, t) in (0..shape.kv_heads).flat_map(|h| (0..count).map(move |t| (h, t))) {
                 let to = ((b * shape.kv_heads + h) * shape.kv_len + self.lens[b] + t) * DIM;
                 let from = ((b * shape.kv_heads + h) * len + t) * DIM;
-                for i in 0..2 {
+                for (full, new) in self.full.iter_mut().zip(&mut new) {
                     self.next = (self.next + 1) * 7919 % (self.source.len() / DIM);
                     let row = &self.source[self.next * DIM..][..DIM];
-                    self.full[i][to..to + DIM].copy_from_slice(row);
-                    new[i][from..from + DIM].copy_from_slice(row);
+                    full[to..to + DIM].copy_from_slice(row);
+                    new[from..from + DIM].copy_from_slice(row);
                 }
             }
             self.lens[b] += count;

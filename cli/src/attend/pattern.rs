@@ -1,10 +1,10 @@
 //! What a method says about which keys are read: once for the kernels, once for the reference.
 
 use super::method_options;
-use crate::config::{PatternKeys, S2Keys, Variant};
+use crate::config::{Columns, PatternKeys, S2Keys, Variant};
 use crate::failure::{Failure, Result};
 use crate::files::TensorFile;
-use lacuna::{AttentionShape, BlockMask, BlockPlan, Mask, S2Config, S2Variant, Stream};
+use lacuna::{AttentionShape, BlockMask, BlockPlan, Mask, S2Columns, S2Config, S2Variant, Stream};
 
 /// The pattern of a request.
 pub enum Pattern {
@@ -88,6 +88,11 @@ pub fn s2_config(keys: &S2Keys) -> S2Config {
             Variant::Dkernel => S2Variant::Dkernel,
             Variant::Phi3 => S2Variant::Phi3,
         },
-        ..S2Config::default()
+        local_right: keys.local_right,
+        columns: keys.columns.map(|columns| match columns {
+            Columns::Absolute => S2Columns::Absolute,
+            Columns::Relative => S2Columns::Relative,
+        }),
+        causal: keys.options().causal,
     }
 }

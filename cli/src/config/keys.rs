@@ -104,6 +104,16 @@ pub enum Variant {
     Phi3,
 }
 
+/// Where S2's columns count from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Columns {
+    /// The first key.
+    Absolute,
+    /// The edges of each query's window.
+    Relative,
+}
+
 keys! {
     /// `s2`: local and strided blocks, the stride shifted from head to head.
     S2Keys {
@@ -111,6 +121,10 @@ keys! {
         block_size: usize = 64,
         /// Newest blocks of a row, the diagonal counted.
         local_blocks: usize = 16,
+        /// Blocks of the window from the query's own on, which counts; not for causal calls. `None`: as local_blocks.
+        local_right: Option<usize> = None,
+        /// Where columns count from; `None`: absolute in causal calls, relative in others.
+        columns: Option<Columns> = None,
         /// Every so many blocks one is kept for good.
         vertical_stride: usize = 8,
         /// Shift from head to head; `None`: max(1, ⌊stride/Hq⌋).
