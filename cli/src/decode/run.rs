@@ -75,7 +75,7 @@ pub fn run<T: Half>(
     }
     let cache = match (&request.planner, keys.cache) {
         (Planner::Pattern(Pattern::S2(config, _)), Cache::Evict) => {
-            Store::Reachable(Reachable::new(stream, &shape, config, keys.tokens_per_step)?)
+            Store::Reachable(Box::new(Reachable::new(stream, &shape, config, keys.tokens_per_step)?))
         }
         _ => Store::Full(KvCache::new(stream, &shape, keys.page_size)?),
     };
@@ -103,7 +103,7 @@ pub fn run<T: Half>(
 /// Where keys and values are kept.
 enum Store<T: Half> {
     Full(KvCache<T>),
-    Reachable(Reachable<T>),
+    Reachable(Box<Reachable<T>>),
 }
 
 struct Run<'a, T: Half> {
