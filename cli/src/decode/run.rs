@@ -77,7 +77,7 @@ pub fn run<T: Half>(
         (Planner::Pattern(Pattern::S2(config, _)), Cache::Evict) => {
             Store::Reachable(Box::new(Reachable::new(stream, &shape, config, keys.tokens_per_step)?))
         }
-        _ => Store::Full(KvCache::new(stream, &shape, keys.page_size)?),
+        _ => Store::Full(Box::new(KvCache::new(stream, &shape, keys.page_size)?)),
     };
     let mut run = Run { stream, request, options, cache, outcome };
     let prompts: Vec<Tokens> = request.prompts.iter().map(|&prompt| 0..prompt).collect();
@@ -102,7 +102,7 @@ pub fn run<T: Half>(
 
 /// Where keys and values are kept.
 enum Store<T: Half> {
-    Full(KvCache<T>),
+    Full(Box<KvCache<T>>),
     Reachable(Box<Reachable<T>>),
 }
 
