@@ -124,7 +124,7 @@ impl BlockPlan {
     /// The blocks of a dense mask `[batch, heads, q_blocks, kv_blocks]` on the device, with room for `capacity` blocks.
     ///
     /// # Errors
-    /// As [`BlockPlan::from_mask_with_capacity`]; [`Error::Device`] for a mask on another device.
+    /// As [`BlockPlan::from_mask_with_capacity`] (also [`Error::Shape`] for a mask of another size); [`Error::Device`] for a mask on another device.
     pub fn from_device_mask(
         stream: &Stream,
         shape: &AttentionShape,
@@ -132,6 +132,11 @@ impl BlockPlan {
         capacity: usize,
         mask: TensorView<'_, u8>,
     ) -> Result<Self> {
+        let dims = rows.geometry(shape)?.dims();
+        if mask.dims() != dims {
+            let (expected, got) = (format!("{dims:?}"), format!("{:?}", mask.dims()));
+            return Err(Error::Shape { what: "block mask", expected, got });
+        }
         let mut plan = Self::with_capacity(stream, shape, rows, capacity)?;
         plan.set_mask(stream, mask)?;
         Ok(plan)
