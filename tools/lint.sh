@@ -19,6 +19,8 @@ done
 echo "-- clippy, workspace"
 cargo clippy --quiet --workspace --all-targets -- -D warnings
 cargo clippy --quiet --workspace --all-targets --features lacuna/cuda,lacuna-cli/cuda -- -D warnings
+echo "-- clippy, lacuna-candle with candle's GPU side"
+tools/check-candle-cuda.sh
 echo "-- rustdoc"
 RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps -p lacuna --features cuda
 RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --workspace --document-private-items

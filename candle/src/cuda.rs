@@ -25,15 +25,15 @@ fn typed<T: Number>(op: &AttentionOp, tensors: [(&CudaStorage, &Layout); 3]) -> 
     let packed = matches!(op.sequences, Sequences::Packed { .. });
     let (device, layout) = (tensors[0].0.device().clone(), tensors[0].1);
     let queue = Queue::of(&device)?;
+    let own = OwnTensors::of(op)?;
     let mut guards = Vec::new();
-    let mut memory = |name, (storage, layout): (&'_ CudaStorage, &Layout)| {
+    let memory = |name, (storage, layout): (&'_ CudaStorage, &Layout)| {
         Memory::new(name, queue.read(storage.as_cuda_slice::<T>()?).0, layout, packed)
     };
     let (q, k, v) = (memory("q", tensors[0])?, memory("k", tensors[1])?, memory("v", tensors[2])?);
     for (storage, _) in tensors {
         guards.push(queue.read(storage.as_cuda_slice::<T>()?).1);
     }
-    let own = OwnTensors::of(op)?;
     let extra = extra(&own, &queue, &mut guards)?;
     let elements = layout.shape().elem_count();
     // Rows of no sequence stay as they are.
@@ -68,6 +68,8 @@ pub(crate) fn backward<T: Number>(
 ) -> Result<[Tensor; 3]> {
     let queue = Queue::of(device)?;
     let held = tensors.map(Tensor::storage_and_layout);
+    let (lse, own) = (Held::new(lse, DType::F32, "the LSE")?, OwnTensors::of(op)?);
+    // Behind what they guard.
     let (mut guards, mut memory) = (Vec::new(), Vec::new());
     for (name, (storage, layout)) in ["q", "k", "v", "out", "dout"].into_iter().zip(&held) {
         let (pointer, guard) = queue.read(slice::<T>(storage, name)?);
@@ -75,10 +77,8 @@ pub(crate) fn backward<T: Number>(
         memory.push(Memory::new(name, pointer, layout, false)?);
     }
     let Ok(memory) = memory.try_into() else { bail!("five tensors were named") };
-    let lse = Held::new(lse, DType::F32, "the LSE")?;
-    let (lse, lse_guard) = queue.read(slice::<f32>(lse.storage(), lse.name)?);
-    guards.push(lse_guard);
-    let own = OwnTensors::of(op)?;
+    let (lse, guard) = queue.read(slice::<f32>(lse.storage(), lse.name)?);
+    guards.push(guard);
     let extra = extra(&own, &queue, &mut guards)?;
     // SAFETY: backward writes all of it.
     let alloc = |like: &Tensor| unsafe { device.alloc::<T>(like.elem_count()) };

@@ -17,6 +17,8 @@ mod quality;
 mod report;
 mod show;
 mod terminal;
+mod train;
+mod training;
 
 use clap::Parser;
 use clap::error::ErrorKind;
@@ -39,6 +41,7 @@ enum Command {
     Decode(decode::Args),
     Demo(demo::Args),
     Distill(distill::Args),
+    Train(train::Args),
     Quality(quality::Args),
     Fidelity(fidelity::Args),
     Show(show::Args),
@@ -66,6 +69,7 @@ fn run(command: &Command) -> Result<()> {
         Command::Decode(args) => decode::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Distill(args) => distill::run(args),
+        Command::Train(args) => train::run(args),
         Command::Quality(args) => quality::run(args),
         Command::Fidelity(args) => fidelity::run(args),
         Command::Show(args) => show::run(args),

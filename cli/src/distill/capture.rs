@@ -1,10 +1,11 @@
 //! Where windows come from: a model that reads text, or a file of captured tensors.
 
 use super::examples::{Example, Window, block_maxima, rows, shape};
-use super::recipe::{Random, Recipe};
+use super::recipe::Recipe;
 use crate::failure::{Failure, Result, request};
 use crate::files::TensorFile;
 use crate::model::{Attention, Heads, Model};
+use crate::training::Random;
 use candle_core::Tensor;
 use indicatif::ProgressBar;
 use lacuna::{BlockPlan, ForwardOptions, Schedule, Stream, attention, bf16};

@@ -1,11 +1,11 @@
 //! Files of training: the checkpoint that a run goes on from, and the trained gates.
 
-use super::adamw::Parameter;
 use super::gate::{LayerGate, NAMES};
 use super::recipe::{Kind, Pool, Recipe};
 use crate::failure::Result;
 use crate::files::{Contents, OutputFile, TensorFile};
 use crate::gates::threshold_note;
+use crate::training::Parameter;
 use candle_core::{Device, Tensor, Var};
 use std::path::{Path, PathBuf};
 

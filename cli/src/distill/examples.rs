@@ -1,7 +1,8 @@
 //! What gates learn from: pooled features and block maxima of windows.
 
-use super::recipe::{Kind, Pool, Random, Recipe};
+use super::recipe::{Kind, Pool, Recipe};
 use crate::failure::Result;
+use crate::training::Random;
 use candle_core::{Device, Tensor};
 use lacuna::methods::seer::{BlockMaxOptions, Pools, block_max, pooled_features};
 use lacuna::{AttentionShape, Stream, bf16};

@@ -1,9 +1,9 @@
 //! The gate of one layer in candle: logits that can be differentiated, and the loss.
 
-use super::adamw::Parameter;
 use super::examples::Batch;
-use super::recipe::{Init, Kind, Pool, Random, Recipe};
+use super::recipe::{Init, Kind, Pool, Recipe};
 use crate::failure::Result;
+use crate::training::{Parameter, Random};
 use candle_core::{D, Device, Tensor};
 
 /// Added to the mean square of an RMS norm.

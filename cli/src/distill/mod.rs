@@ -1,6 +1,5 @@
 //! `lacuna distill`: trains the gates of SeerAttention on what a model attends.
 
-mod adamw;
 mod calibrate;
 mod capture;
 mod checkpoint;

@@ -1,6 +1,7 @@
 //! How gates are trained: everything that decides the resulting weights, as the command line and the checkpoint name it.
 
 use crate::failure::{Failure, Result, request};
+use crate::training::{Rates, batch_of};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
@@ -129,13 +130,9 @@ impl Recipe {
         Ok(())
     }
 
-    /// Learning rate of a step, counted from 1: up in a line, then down along a cosine.
+    /// Learning rate of a step, counted from 1.
     pub fn rate(&self, step: usize) -> f64 {
-        if step <= self.warm_up {
-            return self.lr * step as f64 / self.warm_up as f64;
-        }
-        let done = (step - self.warm_up) as f64 / (self.steps - self.warm_up).max(1) as f64;
-        self.min_lr + (self.lr - self.min_lr) * 0.5 * (1.0 + (std::f64::consts::PI * done).cos())
+        Rates { highest: self.lr, last: self.min_lr, warm_up: self.warm_up, steps: self.steps }.of(step)
     }
 
     /// Blocks of a window.
@@ -148,18 +145,9 @@ impl Recipe {
         if self.kind == Kind::Prefill { self.q_heads } else { self.kv_heads }
     }
 
-    /// The windows of a step: a shuffle of all of them an epoch, a function of seed and step alone.
+    /// The windows of a step: a function of seed and step alone.
     pub fn batch_of(&self, step: usize) -> Vec<usize> {
-        let mut order = (usize::MAX, Vec::new());
-        let first = (step - 1) * self.batch;
-        let of = |number: usize| {
-            let epoch = number / self.windows;
-            if order.0 != epoch {
-                order = (epoch, Random::new(self.seed, &[1, epoch as u64]).shuffled(self.windows));
-            }
-            order.1[number % self.windows]
-        };
-        (first..first + self.batch).map(of).collect()
+        batch_of(self.seed, self.windows, self.batch, step)
     }
 
     /// The first setting in which two recipes differ, with both values.
@@ -179,43 +167,5 @@ impl Recipe {
     /// As the checkpoint holds it.
     pub fn to_json(&self) -> Result<String> {
         serde_json::to_string(self).map_err(|e| Failure::Failed(format!("checkpoint: {e}")))
-    }
-}
-
-/// SplitMix64, the same numbers everywhere.
-pub struct Random(u64);
-
-impl Random {
-    /// A generator of its own for each use.
-    pub fn new(seed: u64, path: &[u64]) -> Self {
-        let mut random = Self(seed);
-        for &part in path {
-            random.0 = random.next() ^ part.wrapping_mul(0xD6E8_FEB8_6659_FD93);
-        }
-        random
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    /// In -1..1.
-    pub fn uniform(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    }
-
-    /// In 0..n.
-    pub fn below(&mut self, n: usize) -> usize {
-        ((u128::from(self.next()) * n as u128) >> 64) as usize
-    }
-
-    /// 0..n in a random order (Fisher, Yates).
-    pub fn shuffled(&mut self, n: usize) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..n).collect();
-        (1..n).rev().for_each(|i| order.swap(i, self.below(i + 1)));
-        order
     }
 }

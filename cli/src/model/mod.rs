@@ -13,6 +13,7 @@ pub use exact::{Exact, TokenBlocks, attend_token_blocks, block_maps, each_head, 
 pub use weights::{Config, Files};
 
 use crate::failure::{Failure, Result};
+use crate::training::{Parameter, Random};
 use candle_core::{D, Tensor};
 use lacuna::bf16;
 use weights::{Block, Weights};
@@ -50,8 +51,29 @@ impl Model {
         if bits.is_finite() { Ok(bits) } else { Err(Failure::Failed("model: the logits are not finite".into())) }
     }
 
+    /// The weights by their names in the file, as variables that gradients are taken of. Setting one changes the model.
+    pub fn parameters(&mut self) -> Result<Vec<(String, Parameter)>> {
+        let parameter = |(name, tensor): (String, &mut Tensor)| {
+            let parameter = Parameter::new(tensor.clone())?;
+            *tensor = parameter.value.as_tensor().clone();
+            Ok((name, parameter))
+        };
+        self.weights.named().into_iter().map(parameter).collect()
+    }
+
+    /// Random weights: matrices uniform with a standard deviation of 0.02, norms at 1.
+    pub fn randomize(&mut self, seed: u64) -> Result<()> {
+        for (i, (_, tensor)) in self.weights.named().into_iter().enumerate() {
+            let mut random = Random::new(seed, &[3, i as u64]);
+            let value = |_| if tensor.rank() == 1 { 1.0 } else { 0.02 * 3f32.sqrt() * random.uniform() };
+            let values: Vec<f32> = (0..tensor.elem_count()).map(value).collect();
+            *tensor = Tensor::from_vec(values, tensor.shape(), tensor.device())?;
+        }
+        Ok(())
+    }
+
     /// Logits `[n, vocab]` of one window.
-    fn logits(&self, tokens: &[u8], attention: &mut dyn Attention) -> Result<Tensor> {
+    pub fn logits(&self, tokens: &[u8], attention: &mut dyn Attention) -> Result<Tensor> {
         let device = candle_core::Device::Cpu;
         let ids: Vec<u32> = tokens.iter().map(|&t| u32::from(t)).collect();
         let ids = Tensor::from_vec(ids, tokens.len(), &device)?;

@@ -134,6 +134,21 @@ impl Weights {
     }
 }
 
+impl Weights {
+    /// All tensors by their names in the file.
+    pub fn named(&mut self) -> Vec<(String, &mut Tensor)> {
+        let mut all = vec![("emb.weight".to_owned(), &mut self.embedding)];
+        for (i, block) in self.blocks.iter_mut().enumerate() {
+            let Block { norm1, q, k, v, o, norm2, gate, up, down } = block;
+            let tensors = [norm1, q, k, v, o, norm2, gate, up, down];
+            let names = ["n1", "q", "k", "v", "o", "n2", "g", "u", "d"].into_iter();
+            all.extend(names.zip(tensors).map(|(name, tensor)| (format!("blocks.{i}.{name}.weight"), tensor)));
+        }
+        all.extend([("norm.weight".to_owned(), &mut self.norm), ("head.weight".to_owned(), &mut self.head)]);
+        all
+    }
+}
+
 fn take(tensors: &HashMap<String, Tensor>, name: &str, dims: &[usize]) -> Result<Tensor> {
     let Some(tensor) = tensors.get(name) else {
         return Err(Failure::Request(format!("model: model.safetensors: tensor `{name}` is missing")));
