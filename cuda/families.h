@@ -27,5 +27,7 @@ int32_t gather_forward(const lacuna_gather_forward_params* params, void* stream)
 int32_t backward_config(const lacuna_backward_params* params, lacuna_backward_config* config);
 int32_t backward_schedule(const lacuna_backward_params* params, void* stream);
 int32_t backward(const lacuna_backward_params* params, void* stream);
+int32_t gather_backward_config(const lacuna_gather_backward_params* params, lacuna_backward_config* config);
+int32_t gather_backward(const lacuna_gather_backward_params* params, void* stream);
 
 }  // namespace LACUNA_NS

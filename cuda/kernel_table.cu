@@ -51,7 +51,8 @@ extern "C" __attribute__((visibility("default"))) const lacuna_kernel_table* LAC
       LACUNA_NS::hyper_sizes,     LACUNA_NS::hyper_plan,
       LACUNA_NS::gather_config,   LACUNA_NS::gather_forward,
       LACUNA_NS::backward_config, LACUNA_NS::backward_schedule,
-      LACUNA_NS::backward,        LACUNA_NS::last_error,
+      LACUNA_NS::backward,        LACUNA_NS::gather_backward_config,
+      LACUNA_NS::gather_backward, LACUNA_NS::last_error,
   };
   return &table;
 }

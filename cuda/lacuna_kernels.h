@@ -17,7 +17,7 @@
 extern "C" {
 #endif
 
-#define LACUNA_KERNELS_ABI 5
+#define LACUNA_KERNELS_ABI 6
 
 // `stream`: a CUstream for the CUDA build, a lacuna_simt_stream for the SIMT build (null: that machine's default).
 typedef struct lacuna_kernel_table {
@@ -48,6 +48,9 @@ typedef struct lacuna_kernel_table {
   int32_t (*backward_config)(const lacuna_backward_params* params, lacuna_backward_config* config);
   int32_t (*backward_schedule)(const lacuna_backward_params* params, void* stream);
   int32_t (*backward)(const lacuna_backward_params* params, void* stream);
+  // Of config, no schedule and no pieces.
+  int32_t (*gather_backward_config)(const lacuna_gather_backward_params* params, lacuna_backward_config* config);
+  int32_t (*gather_backward)(const lacuna_gather_backward_params* params, void* stream);
   const char* (*last_error)(void);  // text of this thread's last failure, "" if none
 } lacuna_kernel_table;
 

@@ -20,14 +20,23 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 }
 
 /// dq, dk, dv of causal attention over the keys that `keep(h, t, key)` leaves, one sequence.
-fn gradients([q, k, v, dout]: [&[f64]; 4], dlse: &[f64], keep: impl Fn(usize, usize, usize) -> bool) -> [Vec<f64>; 3] {
+fn gradients(inputs: [&[f64]; 4], dlse: &[f64], keep: impl Fn(usize, usize, usize) -> bool) -> [Vec<f64>; 3] {
+    gradients_over(inputs, dlse, |t| 0..t + 1 + LENS.1 - LENS.0, keep)
+}
+
+fn gradients_over(
+    [q, k, v, dout]: [&[f64]; 4],
+    dlse: &[f64],
+    range: impl Fn(usize) -> std::ops::Range<usize>,
+    keep: impl Fn(usize, usize, usize) -> bool,
+) -> [Vec<f64>; 3] {
     let scale = 1.0 / (DIM as f64).sqrt();
     let (mut dq, mut dk, mut dv) = (vec![0.0; q.len()], vec![0.0; k.len()], vec![0.0; v.len()]);
     for (h, t) in (0..HEADS.0).flat_map(|h| (0..LENS.0).map(move |t| (h, t))) {
         let row = (h * LENS.0 + t) * DIM;
         let (query, up) = (&q[row..][..DIM], &dout[row..][..DIM]);
         let key = |j: usize| ((h * HEADS.1 / HEADS.0) * LENS.1 + j) * DIM;
-        let seen: Vec<usize> = (0..=t + LENS.1 - LENS.0).filter(|&j| keep(h, t, j)).collect();
+        let seen: Vec<usize> = range(t).filter(|&j| keep(h, t, j)).collect();
         let weights: Vec<f64> = seen.iter().map(|&j| (scale * dot(query, &k[key(j)..][..DIM])).exp()).collect();
         let sum: f64 = weights.iter().sum();
         let dp: Vec<f64> = seen.iter().map(|&j| dot(up, &v[key(j)..][..DIM])).collect();
@@ -123,7 +132,6 @@ fn what_does_not_fit_is_refused() {
         assert!(!folder.path("out.safetensors").exists());
     };
     refused(&tensors[..3], "dense", "tensor `dout` is missing");
-    refused(&tensors, "hyper", "method hyper has no gradient yet");
     let with = |name: &'static str, dims: &[usize]| {
         let mut tensors: Vec<TensorBytes> = tensors.iter().filter(|tensor| tensor.0 != name).cloned().collect();
         tensors.push(f32_tensor(name, dims, &numbers(dims.iter().product(), 1)));
@@ -131,4 +139,39 @@ fn what_does_not_fit_is_refused() {
     };
     refused(&with("dout", &[1, 4, 70, 16]), "s2", "tensor `dout` must have the shape of `q`");
     refused(&with("dlse", &[1, 4, 71]), "dense", "tensor `dlse` must be [1, 4, 70], got [1, 4, 71]");
+}
+
+/// Hashed calls against the f64 reference, and those that are exact against what stands here.
+#[test]
+fn hyper() {
+    let folder = Folder::new();
+    let (q_len, dim) = (LENS.1, DIM);
+    let mut tensors = qkv(1, HEADS, (q_len, q_len), dim);
+    tensors.push(f32_tensor("dout", &[1, HEADS.0, q_len, dim], &numbers(HEADS.0 * q_len * dim, 14)));
+    tensors.push(f32_tensor("dlse", &[1, HEADS.0, q_len], &numbers(HEADS.0 * q_len, 15)));
+    folder.write_tensors("in.safetensors", &tensors);
+    let mut gradients = Vec::new();
+    for causal in [true, false] {
+        let config = format!(r#"{{"causal": {causal}, "min_seq_len": 20, "block_size": 16, "sample_size": 16}}"#);
+        let run = folder.attend("hyper", &config, &["--grad", "--check"]).succeeded();
+        assert!(["dq: ", "dk: ", "dv: "].iter().all(|name| run.stdout.contains(name)), "{}", run.stdout);
+        let outputs = folder.outputs();
+        let kernels = "sm80_gather_backward_query_d32_bf16,sm80_gather_backward_blocks_d32_bf16";
+        assert_eq!(outputs.metadata["backward_kernels"], kernels);
+        assert!(outputs.count("backward_mma_macs") > 2 * outputs.count("mma_macs"));
+        gradients.push(outputs.f32("dk", &[1, HEADS.1, q_len, dim]));
+    }
+    assert_ne!(gradients[0], gradients[1]);
+
+    let (tensors, [q, k, v, dout], dlse) = inputs();
+    folder.write_tensors("in.safetensors", &tensors);
+    let run = folder.attend("hyper", r#"{"causal": false, "min_seq_len": 1, "block_size": 100}"#, &["--grad"]);
+    run.succeeded();
+    let all = gradients_of_all([&q, &k, &v, &dout], &dlse);
+    compare(&folder, &all);
+}
+
+/// As `gradients`, every query seeing every key.
+fn gradients_of_all(inputs: [&[f64]; 4], dlse: &[f64]) -> [Vec<f64>; 3] {
+    gradients_over(inputs, dlse, |_| 0..LENS.1, |_, _, _| true)
 }

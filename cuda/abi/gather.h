@@ -88,6 +88,26 @@ typedef struct lacuna_gather_forward_params {
   float* partial_lse;  // causal: [levels, batch, q_heads, q_len / 2] contiguous, scratch
 } lacuna_gather_forward_params;
 
+// The gradients of that call, the rows and samples of its plan taken as given. With P = weight * exp(scale * q . k -
+// lse) over all keys that a row attends, wherever in the plan: as lacuna_backward_params says. Sums are f32, level
+// after level, in an order that the sizes of the call alone decide.
+typedef struct lacuna_gather_backward_params {
+  lacuna_gather_forward_params forward;  // out and lse hold its results and are read; partials are not
+  const void* dout;                      // [batch, q_heads, q_len, head_dim]
+  const float* dlse;                     // [batch, q_heads, q_len], or null: zeros
+  void* dq;                              // [batch, q_heads, q_len, head_dim]
+  void* dk;                              // [batch, kv_heads, kv_len, head_dim]
+  void* dv;                              // as dk
+  lacuna_strides dout_stride;
+  lacuna_strides dlse_stride;
+  lacuna_strides dq_stride;
+  lacuna_strides dk_stride;
+  lacuna_strides dv_stride;
+  void* workspace;  // as many bytes as gather_backward_config says, aligned to 16; any contents, free once the work is
+                    // done
+  uint64_t workspace_bytes;
+} lacuna_gather_backward_params;
+
 #ifdef __cplusplus
 }
 #endif

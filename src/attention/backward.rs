@@ -76,7 +76,10 @@ pub fn backward_kernels(
     options: &ForwardOptions<'_>,
     plan: &BlockPlan,
 ) -> Result<[KernelInfo; 2]> {
-    let config = backward_config(device, shape, options, plan)?;
+    Ok(kernels_of(&backward_config(device, shape, options, plan)?))
+}
+
+pub(super) fn kernels_of(config: &abi::lacuna_backward_config) -> [KernelInfo; 2] {
     let name = |name: &[std::ffi::c_char]| name.iter().take_while(|&&c| c != 0).map(|&c| char::from(c as u8)).collect();
     let size = |value: i32| usize::try_from(value).unwrap_or(0);
     let info = |name, threads, smem_bytes| KernelInfo {
@@ -89,10 +92,10 @@ pub fn backward_kernels(
         threads: size(threads),
         smem_bytes: size(smem_bytes),
     };
-    Ok([
+    [
         info(name(&config.query_kernel), config.query_threads, config.query_smem_bytes),
         info(name(&config.key_kernel), config.key_threads, config.key_smem_bytes),
-    ])
+    ]
 }
 
 pub(crate) fn backward_sizes(
@@ -170,18 +173,20 @@ pub fn backward<T: Half>(
     check(shape, options, inputs, gradients)?;
     check_workspace(workspace, sizes.workspace)?;
     let [offsets, indices] = plan.owners(stream);
+    let [q, k, v, out, lse, dout, dlse] = inputs.owners(stream);
+    let [dq, dk, dv, dsink] = gradients.owners(stream);
     let owners = [
-        ("q", inputs.q.stream()),
-        ("k", inputs.k.stream()),
-        ("v", inputs.v.stream()),
-        ("out", inputs.out.stream()),
-        ("lse", inputs.lse.stream()),
-        ("dout", inputs.dout.stream()),
-        ("dlse", inputs.dlse.map_or(stream, |dlse| dlse.stream())),
-        ("dq", gradients.dq.stream()),
-        ("dk", gradients.dk.stream()),
-        ("dv", gradients.dv.stream()),
-        ("dsink", gradients.dsink.as_ref().map_or(stream, |dsink| dsink.stream())),
+        q,
+        k,
+        v,
+        out,
+        lse,
+        dout,
+        dlse,
+        dq,
+        dk,
+        dv,
+        dsink,
         ("sink", options.sink.map_or(stream, |sink| sink.stream())),
         ("plan", offsets),
         ("plan", indices),
@@ -212,7 +217,7 @@ pub fn backward<T: Half>(
     })
 }
 
-fn check<T: Half>(
+pub(super) fn check<T: Half>(
     shape: &AttentionShape,
     options: &ForwardOptions<'_>,
     inputs: &BackwardInputs<'_, T>,
@@ -242,7 +247,23 @@ fn check<T: Half>(
     Ok(())
 }
 
-impl<T: Half> BackwardInputs<'_, T> {
+impl<'a, T: Half> BackwardInputs<'a, T> {
+    /// The streams that the memory belongs to, by name.
+    pub(super) fn owners<'s>(&self, stream: &'s Stream) -> [(&'static str, &'s Stream); 7]
+    where
+        'a: 's,
+    {
+        [
+            ("q", self.q.stream()),
+            ("k", self.k.stream()),
+            ("v", self.v.stream()),
+            ("out", self.out.stream()),
+            ("lse", self.lse.stream()),
+            ("dout", self.dout.stream()),
+            ("dlse", self.dlse.map_or(stream, |dlse| dlse.stream())),
+        ]
+    }
+
     fn fill(&self, options: &ForwardOptions<'_>, params: &mut abi::lacuna_backward_params) {
         let forward = &mut params.forward;
         (forward.q, forward.q_stride) = (self.q.as_ptr().cast(), convert::strides(&self.q.layout()));
@@ -259,7 +280,25 @@ impl<T: Half> BackwardInputs<'_, T> {
     }
 }
 
-impl<T: Half> GradientsMut<'_, T> {
+impl<'a, T: Half> GradientsMut<'a, T> {
+    /// Of dq, dk and dv.
+    pub(super) fn pointers(&mut self) -> [*mut T; 3] {
+        [self.dq.as_mut_ptr(), self.dk.as_mut_ptr(), self.dv.as_mut_ptr()]
+    }
+
+    /// The streams that the memory belongs to, by name.
+    pub(super) fn owners<'s>(&self, stream: &'s Stream) -> [(&'static str, &'s Stream); 4]
+    where
+        'a: 's,
+    {
+        [
+            ("dq", self.dq.stream()),
+            ("dk", self.dk.stream()),
+            ("dv", self.dv.stream()),
+            ("dsink", self.dsink.as_ref().map_or(stream, |dsink| dsink.stream())),
+        ]
+    }
+
     fn fill(&mut self, params: &mut abi::lacuna_backward_params) {
         (params.dq, params.dq_stride) = (self.dq.as_mut_ptr().cast(), convert::strides(&self.dq.layout()));
         (params.dk, params.dk_stride) = (self.dk.as_mut_ptr().cast(), convert::strides(&self.dk.layout()));

@@ -3,9 +3,9 @@
 use super::forward::{forward, workspace_bytes};
 use super::kernel::kernel;
 use super::options::ForwardOptions;
-use super::tensors::check_dims;
+use super::tensors::{check_dims, check_workspace};
 use crate::device::{Buffer, Device, Stream, ordered};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::kernels::table::KernelInfo;
 use crate::kernels::{bindings as abi, convert};
 use crate::methods::hyper::HyperPlan;
@@ -31,7 +31,7 @@ fn partial_rows(plan: &HyperPlan) -> usize {
     [shape.batch, shape.q_heads, shape.q_len / 2].iter().fold(plan.levels(), |n, &size| n.saturating_mul(size))
 }
 
-fn options(plan: &HyperPlan, scale: Option<f32>) -> ForwardOptions<'static> {
+pub(super) fn options(plan: &HyperPlan, scale: Option<f32>) -> ForwardOptions<'static> {
     ForwardOptions { mask: *plan.mask(), scale, ..ForwardOptions::default() }
 }
 
@@ -41,7 +41,7 @@ fn options(plan: &HyperPlan, scale: Option<f32>) -> ForwardOptions<'static> {
 /// As [`kernel`].
 pub fn hyper_kernel(device: &Device, plan: &HyperPlan) -> Result<KernelInfo> {
     if let Kind::Exact(exact) = plan.kind() {
-        return kernel(device, plan.shape(), &options(plan, None), &exact.0);
+        return kernel(device, plan.shape(), &options(plan, None), &exact.plan);
     }
     let params = abi::lacuna_gather_forward_params {
         shape: convert::shape(plan.shape()),
@@ -65,6 +65,12 @@ pub fn hyper_kernel(device: &Device, plan: &HyperPlan) -> Result<KernelInfo> {
 /// # Errors
 /// [`Error::Value`], [`Error::Shape`] or [`Error::Device`] names the argument that does not fit the others;
 /// [`Error::Cuda`] or [`Error::Simt`] when the launch fails.
+///
+/// [`Error::Value`]: crate::Error::Value
+/// [`Error::Shape`]: crate::Error::Shape
+/// [`Error::Device`]: crate::Error::Device
+/// [`Error::Cuda`]: crate::Error::Cuda
+/// [`Error::Simt`]: crate::Error::Simt
 #[expect(clippy::too_many_arguments, reason = "each is one tensor or one decision of the caller")]
 pub fn hyper_forward<T: Half>(
     stream: &Stream,
@@ -80,8 +86,7 @@ pub fn hyper_forward<T: Half>(
     let (shape, options) = (plan.shape(), options(plan, scale));
     let hashed = match plan.kind() {
         Kind::Exact(exact) => {
-            let (dense, schedule) = exact.as_ref();
-            return forward(stream, shape, &options, dense, schedule, q, k, v, out, lse, workspace);
+            return forward(stream, shape, &options, &exact.plan, &exact.schedule, q, k, v, out, lse, workspace);
         }
         Kind::Hashed(hashed) => hashed,
     };
@@ -97,11 +102,7 @@ pub fn hyper_forward<T: Half>(
     if let Some(lse) = &lse {
         check_dims("lse", lse.dims(), [shape.batch, shape.q_heads, shape.q_len, 1])?;
     }
-    let needed = hyper_workspace_bytes(plan);
-    if workspace.len() < needed {
-        let expected = format!("at least {needed} bytes");
-        return Err(Error::Shape { what: "workspace", expected, got: workspace.len().to_string() });
-    }
+    check_workspace(workspace, hyper_workspace_bytes(plan))?;
     let partial_out: *mut f32 = workspace.as_mut_ptr().cast();
     let [plan_owner, samples_owner] = hashed.owners();
     let owners = [

@@ -4,6 +4,7 @@ mod backward;
 mod decode;
 mod forward;
 mod hyper;
+mod hyper_backward;
 mod kernel;
 mod merge;
 mod options;
@@ -18,6 +19,7 @@ pub use backward::{BackwardInputs, GradientsMut, backward, backward_kernels, bac
 pub use decode::{decode, decode_kernel, decode_workspace_bytes};
 pub use forward::{forward, workspace_bytes};
 pub use hyper::{hyper_forward, hyper_kernel, hyper_workspace_bytes};
+pub use hyper_backward::{hyper_backward, hyper_backward_kernels, hyper_backward_workspace_bytes};
 pub use kernel::kernel;
 pub use merge::merge;
 pub use options::ForwardOptions;

@@ -3,7 +3,7 @@
 #![allow(clippy::all, clippy::pedantic, clippy::undocumented_unsafe_blocks, rustdoc::all)]
 
 pub const LACUNA_MAX_SPLITS: i32 = 64;
-pub const LACUNA_KERNELS_ABI: i32 = 5;
+pub const LACUNA_KERNELS_ABI: i32 = 6;
 pub const LACUNA_OK: lacuna_status = 0;
 /// a parameter breaks its stated range
 pub const LACUNA_INVALID_ARGUMENT: lacuna_status = 1;
@@ -1595,6 +1595,74 @@ impl Default for lacuna_gather_forward_params {
         }
     }
 }
+/// The gradients of that call, the rows and samples of its plan taken as given. With P = weight * exp(scale * q . k -
+/// lse) over all keys that a row attends, wherever in the plan: as lacuna_backward_params says. Sums are f32, level
+/// after level, in an order that the sizes of the call alone decide.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct lacuna_gather_backward_params {
+    /// out and lse hold its results and are read; partials are not
+    pub forward: lacuna_gather_forward_params,
+    /// [batch, q_heads, q_len, head_dim]
+    pub dout: *const ::core::ffi::c_void,
+    /// [batch, q_heads, q_len], or null: zeros
+    pub dlse: *const f32,
+    /// [batch, q_heads, q_len, head_dim]
+    pub dq: *mut ::core::ffi::c_void,
+    /// [batch, kv_heads, kv_len, head_dim]
+    pub dk: *mut ::core::ffi::c_void,
+    /// as dk
+    pub dv: *mut ::core::ffi::c_void,
+    pub dout_stride: lacuna_strides,
+    pub dlse_stride: lacuna_strides,
+    pub dq_stride: lacuna_strides,
+    pub dk_stride: lacuna_strides,
+    pub dv_stride: lacuna_strides,
+    /// as many bytes as gather_backward_config says, aligned to 16; any contents, free once the work is
+    /// done
+    pub workspace: *mut ::core::ffi::c_void,
+    pub workspace_bytes: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of lacuna_gather_backward_params"][::core::mem::size_of::<lacuna_gather_backward_params>() - 512usize];
+    ["Alignment of lacuna_gather_backward_params"][::core::mem::align_of::<lacuna_gather_backward_params>() - 8usize];
+    ["Offset of field: lacuna_gather_backward_params::forward"]
+        [::core::mem::offset_of!(lacuna_gather_backward_params, forward) - 0usize];
+    ["Offset of field: lacuna_gather_backward_params::dout"]
+        [::core::mem::offset_of!(lacuna_gather_backward_params, dout) - 336usize];
+    ["Offset of field: lacuna_gather_backward_params::dlse"]
+        [::core::mem::offset_of!(lacuna_gather_backward_params, dlse) - 344usize];
+    ["Offset of field: lacuna_gather_backward_params::dq"]
+        [::core::mem::offset_of!(lacuna_gather_backward_params, dq) - 352usize];
+    ["Offset of field: lacuna_gather_backward_params::dk"]
+        [::core::mem::offset_of!(lacuna_gather_backward_params, dk) - 360usize];
+    ["Offset of field: lacuna_gather_backward_params::dv"]
+        [::core::mem::offset_of!(lacuna_gather_backward_params, dv) - 368usize];
+    ["Offset of field: lacuna_gather_backward_params::dout_stride"]
+        [::core::mem::offset_of!(lacuna_gather_backward_params, dout_stride) - 376usize];
+    ["Offset of field: lacuna_gather_backward_params::dlse_stride"]
+        [::core::mem::offset_of!(lacuna_gather_backward_params, dlse_stride) - 400usize];
+    ["Offset of field: lacuna_gather_backward_params::dq_stride"]
+        [::core::mem::offset_of!(lacuna_gather_backward_params, dq_stride) - 424usize];
+    ["Offset of field: lacuna_gather_backward_params::dk_stride"]
+        [::core::mem::offset_of!(lacuna_gather_backward_params, dk_stride) - 448usize];
+    ["Offset of field: lacuna_gather_backward_params::dv_stride"]
+        [::core::mem::offset_of!(lacuna_gather_backward_params, dv_stride) - 472usize];
+    ["Offset of field: lacuna_gather_backward_params::workspace"]
+        [::core::mem::offset_of!(lacuna_gather_backward_params, workspace) - 496usize];
+    ["Offset of field: lacuna_gather_backward_params::workspace_bytes"]
+        [::core::mem::offset_of!(lacuna_gather_backward_params, workspace_bytes) - 504usize];
+};
+impl Default for lacuna_gather_backward_params {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
 /// fast
 pub const LACUNA_SIMT_ROUND_ROBIN: lacuna_simt_policy = 0;
 pub const LACUNA_SIMT_RANDOM_LANE: lacuna_simt_policy = 1;
@@ -1762,12 +1830,19 @@ pub struct lacuna_kernel_table {
     pub backward: ::core::option::Option<
         unsafe extern "C" fn(params: *const lacuna_backward_params, stream: *mut ::core::ffi::c_void) -> i32,
     >,
+    /// Of config, no schedule and no pieces.
+    pub gather_backward_config: ::core::option::Option<
+        unsafe extern "C" fn(params: *const lacuna_gather_backward_params, config: *mut lacuna_backward_config) -> i32,
+    >,
+    pub gather_backward: ::core::option::Option<
+        unsafe extern "C" fn(params: *const lacuna_gather_backward_params, stream: *mut ::core::ffi::c_void) -> i32,
+    >,
     /// text of this thread's last failure, "" if none
     pub last_error: ::core::option::Option<unsafe extern "C" fn() -> *const ::core::ffi::c_char>,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_kernel_table"][::core::mem::size_of::<lacuna_kernel_table>() - 200usize];
+    ["Size of lacuna_kernel_table"][::core::mem::size_of::<lacuna_kernel_table>() - 216usize];
     ["Alignment of lacuna_kernel_table"][::core::mem::align_of::<lacuna_kernel_table>() - 8usize];
     ["Offset of field: lacuna_kernel_table::abi"][::core::mem::offset_of!(lacuna_kernel_table, abi) - 0usize];
     ["Offset of field: lacuna_kernel_table::reserved"][::core::mem::offset_of!(lacuna_kernel_table, reserved) - 4usize];
@@ -1813,8 +1888,12 @@ const _: () = {
         [::core::mem::offset_of!(lacuna_kernel_table, backward_schedule) - 176usize];
     ["Offset of field: lacuna_kernel_table::backward"]
         [::core::mem::offset_of!(lacuna_kernel_table, backward) - 184usize];
+    ["Offset of field: lacuna_kernel_table::gather_backward_config"]
+        [::core::mem::offset_of!(lacuna_kernel_table, gather_backward_config) - 192usize];
+    ["Offset of field: lacuna_kernel_table::gather_backward"]
+        [::core::mem::offset_of!(lacuna_kernel_table, gather_backward) - 200usize];
     ["Offset of field: lacuna_kernel_table::last_error"]
-        [::core::mem::offset_of!(lacuna_kernel_table, last_error) - 192usize];
+        [::core::mem::offset_of!(lacuna_kernel_table, last_error) - 208usize];
 };
 impl Default for lacuna_kernel_table {
     fn default() -> Self {

@@ -87,6 +87,8 @@ impl Kernels {
             && table.backward_config.is_some()
             && table.backward_schedule.is_some()
             && table.backward.is_some()
+            && table.gather_backward_config.is_some()
+            && table.gather_backward.is_some()
             && table.last_error.is_some();
         if !complete {
             return Err(broken("the kernel table lacks an entry".into()));
@@ -150,6 +152,22 @@ impl Kernels {
         // SAFETY: both structs are live; the caller vouches for the contents of `params`.
         let status = self.table.backward_config.map_or(abi::LACUNA_NO_KERNEL, |f| unsafe { f(params, &mut config) });
         self.check(status, "backward_config")?;
+        Ok(config)
+    }
+
+    /// What serves a backward request, and the bytes that it needs.
+    ///
+    /// # Safety
+    /// As [`Kernels::gather_backward`], though no tensor is read.
+    pub(crate) unsafe fn gather_backward_config(
+        &self,
+        params: &abi::lacuna_gather_backward_params,
+    ) -> Result<abi::lacuna_backward_config> {
+        let mut config = abi::lacuna_backward_config::default();
+        // SAFETY: both structs are live; the caller vouches for the contents of `params`.
+        let status =
+            self.table.gather_backward_config.map_or(abi::LACUNA_NO_KERNEL, |f| unsafe { f(params, &mut config) });
+        self.check(status, "gather_backward_config")?;
         Ok(config)
     }
 
@@ -265,6 +283,8 @@ launches! {
     backward_schedule(abi::lacuna_backward_params);
     /// Launches the gradients of attention.
     backward(abi::lacuna_backward_params);
+    /// Launches the gradients of attention over a gather plan.
+    gather_backward(abi::lacuna_gather_backward_params);
 }
 
 /// A C string of the library as text; empty for null.

@@ -19,6 +19,7 @@ mod gate_vectors;
 mod harness;
 mod hopper;
 mod hyper;
+mod hyper_backward;
 mod options;
 mod page_lists;
 mod paged;

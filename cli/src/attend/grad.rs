@@ -5,7 +5,10 @@ use crate::failure::Result;
 use crate::files::{Contents, TensorFile, floats, rounded};
 use lacuna::attention::{self, BackwardInputs, GradientsMut};
 use lacuna::reference::{Problem, Visibility};
-use lacuna::{AttentionShape, BlockPlan, ColumnSchedule, Counters, ForwardOptions, Half, Schedule, Stream, Tensor};
+use lacuna::{
+    AttentionShape, BlockPlan, ColumnSchedule, Counters, ForwardOptions, Half, HyperPlan, KernelInfo, Schedule, Stream,
+    Tensor,
+};
 
 /// The gradients of the outputs, which come from the file.
 pub struct Upstream<T> {
@@ -61,6 +64,42 @@ impl<T: Half + Into<f64>> Upstream<T> {
         inputs: Inputs<'_, T>,
         answer: &Answer,
     ) -> Result<Gradients> {
+        self.run(stream, shape, inputs, (&answer.out, &answer.lse), |read, written| {
+            let schedule = Schedule::build(stream, shape, options, plan)?;
+            let columns = ColumnSchedule::build(stream, shape, options, plan)?;
+            let bytes = attention::backward_workspace_bytes(stream.device(), shape, options, plan)?;
+            let mut workspace = stream.alloc_bytes(bytes)?;
+            attention::backward(stream, shape, options, plan, &schedule, &columns, read, written, &mut workspace)?;
+            attention::backward_kernels(stream.device(), shape, options, plan)
+        })
+    }
+
+    /// The same after HyperAttention.
+    pub fn hyper_gradients(
+        &self,
+        stream: &Stream,
+        plan: &HyperPlan,
+        scale: Option<f32>,
+        inputs: Inputs<'_, T>,
+        outputs: (&[f32], &[f32]),
+    ) -> Result<Gradients> {
+        self.run(stream, plan.shape(), inputs, outputs, |read, written| {
+            let bytes = attention::hyper_backward_workspace_bytes(stream.device(), plan)?;
+            let mut workspace = stream.alloc_bytes(bytes)?;
+            attention::hyper_backward(stream, plan, scale, read, written, &mut workspace)?;
+            attention::hyper_backward_kernels(stream.device(), plan)
+        })
+    }
+
+    /// Puts everything on the device and calls `backward`, which names its kernels.
+    fn run(
+        &self,
+        stream: &Stream,
+        shape: &AttentionShape,
+        inputs: Inputs<'_, T>,
+        (out, lse): (&[f32], &[f32]),
+        backward: impl FnOnce(&BackwardInputs<'_, T>, &mut GradientsMut<'_, T>) -> lacuna::Result<[KernelInfo; 2]>,
+    ) -> Result<Gradients> {
         let q_dims = [shape.batch, shape.q_heads, shape.q_len, shape.head_dim];
         let kv_dims = [shape.batch, shape.kv_heads, shape.kv_len, shape.head_dim];
         let row_dims = [shape.batch, shape.q_heads, shape.q_len, 1];
@@ -69,20 +108,13 @@ impl<T: Half + Into<f64>> Upstream<T> {
         let k = Tensor::from_slice(stream, inputs.k, kv_dims)?;
         let v = Tensor::from_slice(stream, inputs.v, kv_dims)?;
         // The answer has values of the compute type: nothing is lost.
-        let out: Vec<T> = answer.out.iter().map(|&x| T::from_f32(x)).collect();
+        let out: Vec<T> = out.iter().map(|&x| T::from_f32(x)).collect();
         let out = Tensor::from_slice(stream, &out, q_dims)?;
-        let lse = Tensor::from_slice(stream, &answer.lse, row_dims)?;
+        let lse = Tensor::from_slice(stream, lse, row_dims)?;
         let dout = Tensor::from_slice(stream, &self.dout, q_dims)?;
         let dlse = self.dlse.as_ref().map(|dlse| Tensor::from_slice(stream, dlse, row_dims)).transpose()?;
-        let (mut dq, mut dk, mut dv) = (
-            Tensor::<T>::uninit(stream, q_dims)?,
-            Tensor::<T>::uninit(stream, kv_dims)?,
-            Tensor::<T>::uninit(stream, kv_dims)?,
-        );
-        let schedule = Schedule::build(stream, shape, options, plan)?;
-        let columns = ColumnSchedule::build(stream, shape, options, plan)?;
-        let bytes = attention::backward_workspace_bytes(stream.device(), shape, options, plan)?;
-        let mut workspace = stream.alloc_bytes(bytes)?;
+        let mut dq = Tensor::<T>::uninit(stream, q_dims)?;
+        let (mut dk, mut dv) = (Tensor::<T>::uninit(stream, kv_dims)?, Tensor::<T>::uninit(stream, kv_dims)?);
         let read = BackwardInputs {
             q: q.view(),
             k: k.view(),
@@ -93,11 +125,10 @@ impl<T: Half + Into<f64>> Upstream<T> {
             dlse: dlse.as_ref().map(Tensor::view),
         };
         let mut written = GradientsMut { dq: dq.view_mut(), dk: dk.view_mut(), dv: dv.view_mut(), dsink: None };
-        attention::backward(stream, shape, options, plan, &schedule, &columns, &read, &mut written, &mut workspace)?;
+        let kernels = backward(&read, &mut written)?;
         let wide = |tensor: &Tensor<T>| -> Result<Vec<f32>> {
             Ok(tensor.to_vec(stream)?.into_iter().map(T::to_f32).collect())
         };
-        let kernels = attention::backward_kernels(stream.device(), shape, options, plan)?;
         Ok(Gradients {
             dq: wide(&dq)?,
             dk: wide(&dk)?,

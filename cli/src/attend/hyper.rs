@@ -1,6 +1,7 @@
 //! `--method hyper`: HyperAttention with given or drawn projections and samples.
 
 use super::check::Report;
+use super::grad::{Gradients, Upstream};
 use crate::attention_call::{Inputs, Work};
 use crate::config::{BucketOrder, HyperKeys};
 use crate::failure::{Failure, Result, request};
@@ -35,6 +36,8 @@ pub struct HyperAnswer {
     pub ranks: Option<[Vec<u16>; 2]>,
     /// The pairs that those ranks give.
     pub estimator: HyperEstimator,
+    /// Where they were asked for.
+    pub gradients: Option<Gradients>,
 }
 
 impl Hyper {
@@ -80,12 +83,24 @@ impl Hyper {
     }
 
     /// Runs the call. `stream` is used by nobody else: its counters start at zero here.
-    pub fn attend<T: Half>(
+    pub fn attend<T: Half + Into<f64>>(
         &self,
         stream: &Stream,
         shape: &AttentionShape,
         options: &ForwardOptions<'_>,
         inputs: Inputs<'_, T>,
+    ) -> Result<HyperAnswer> {
+        self.attend_and_differentiate(stream, shape, options, inputs, None)
+    }
+
+    /// The same, and the backward kernels where `upstream` asks for gradients.
+    pub fn attend_and_differentiate<T: Half + Into<f64>>(
+        &self,
+        stream: &Stream,
+        shape: &AttentionShape,
+        options: &ForwardOptions<'_>,
+        inputs: Inputs<'_, T>,
+        upstream: Option<&Upstream<T>>,
     ) -> Result<HyperAnswer> {
         let q_dims = [shape.batch, shape.q_heads, shape.q_len, shape.head_dim];
         let kv_dims = [shape.batch, shape.kv_heads, shape.kv_len, shape.head_dim];
@@ -111,13 +126,12 @@ impl Hyper {
         let work = Work { kernels: kernel_names(stream, &plan)?, counters: stream.counters() };
         let ranks = plan.ranks(stream)?;
         let estimator = self.estimator(shape, &options.mask, ranks.as_ref())?;
-        Ok(HyperAnswer {
-            out: out.to_vec(stream)?.into_iter().map(T::to_f32).collect(),
-            lse: lse.to_vec(stream)?,
-            work,
-            ranks,
-            estimator,
-        })
+        let out: Vec<f32> = out.to_vec(stream)?.into_iter().map(T::to_f32).collect();
+        let lse = lse.to_vec(stream)?;
+        let gradients = upstream
+            .map(|upstream| upstream.hyper_gradients(stream, &plan, options.scale, inputs, (&out, &lse)))
+            .transpose()?;
+        Ok(HyperAnswer { out, lse, work, ranks, estimator, gradients })
     }
 
     /// The pairs and weights of these ranks.
@@ -141,6 +155,7 @@ impl Hyper {
         options: &ForwardOptions<'_>,
         inputs: Inputs<'_, T>,
         answer: &HyperAnswer,
+        upstream: Option<&Upstream<T>>,
     ) -> Result<Report> {
         let (q, k, v) = (widen(inputs.q), widen(inputs.k), widen(inputs.v));
         let problem = Problem { scale: options.scale.map(f64::from), ..Problem::new(*shape, &q, &k, &v) };
@@ -149,6 +164,11 @@ impl Hyper {
         let lse = compare_lse(&answer.lse, &expected.lse)?;
         let mut text = format!("out: {out}\nlse: {lse}\n");
         let mut passed = out.passed() && lse.passed();
+        if let Some((upstream, gradients)) = upstream.zip(answer.gradients.as_ref()) {
+            let (lines, right) = upstream.check(gradients, &problem, &answer.estimator)?;
+            text += &lines;
+            passed &= right;
+        }
         if let Some([q_ranks, k_ranks]) = &answer.ranks {
             let drawn = || hyper::projections(self.config.seed, shape.head_dim, self.config.num_projections);
             let projections = widen(&self.projections.clone().unwrap_or_else(drawn));

@@ -9,7 +9,7 @@ mod pattern;
 
 use crate::attention_call::{Answer, Work, attend};
 use crate::config::{self, ComputeType, HyperKeys, Method, MethodKeys, Options};
-use crate::failure::{Failure, Result, request};
+use crate::failure::{Failure, Result};
 use crate::files::{Contents, OutputFile, TensorFile};
 use crate::{gates, terminal};
 pub use check::Report;
@@ -56,9 +56,6 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
     let keys = config::read(args.method, args.config.as_deref())?;
-    if args.grad && matches!(keys, MethodKeys::Hyper(_)) {
-        return request!("--grad: method hyper has no gradient yet; dense, blocks, s2 and seer have");
-    }
     let read = [Some(args.input.as_path()), args.config.as_deref()];
     let output = OutputFile::check(&args.output, &read.into_iter().flatten().collect::<Vec<_>>())?;
     let file = TensorFile::open(&args.input)?;
@@ -101,15 +98,19 @@ fn run_hyper<T: Half + Into<f64>>(args: &Args, keys: &HyperKeys, file: &TensorFi
     let options = method_options(keys.options());
     options.validate(shape)?;
     let hyper = Hyper::read(file, keys, shape, &options.mask)?;
+    let upstream = args.grad.then(|| Upstream::<T>::read(file, shape)).transpose()?;
     let stream = Device::parse(&args.device)?.new_stream()?;
-    let answer = hyper.attend(&stream, shape, &options, inputs)?;
+    let answer = hyper.attend_and_differentiate(&stream, shape, &options, inputs, upstream.as_ref())?;
     if args.check {
-        say(&hyper.check(shape, &options, inputs, &answer)?)?;
+        say(&hyper.check(shape, &options, inputs, &answer, upstream.as_ref())?)?;
     }
     let mut contents = common_contents(args.method, &stream, shape, (&answer.out, &answer.lse), &[], &answer.work);
     let (pairs, density) = answer.visited(shape, &options.mask);
     contents.note("visited_pairs", pairs);
     contents.note("density", density);
+    if let Some(gradients) = &answer.gradients {
+        gradients.add_to(&mut contents, shape);
+    }
     output.write(&contents)
 }
 

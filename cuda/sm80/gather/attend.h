@@ -13,11 +13,14 @@
 namespace LACUNA_NS {
 namespace sm80 {
 
-// Writes down tile `tile`, to which this thread adds `row`. Called by the warps of the first kTileKeys threads.
+// Writes down tile `tile`, to which this thread adds `row`. Called by the warps of the first kTileKeys threads; those
+// beyond add nothing (-1).
 template <class Traits, class Keys>
 __device__ __forceinline__ void list_tile(typename Traits::Shared& smem, const Keys& keys, int tile, int row) {
   const int thread = thread_index();
-  smem.key_rows[tile % Traits::kStages][thread] = row;
+  if (Traits::kTileKeys >= kWarpThreads || thread < Traits::kTileKeys) {
+    smem.key_rows[tile % Traits::kStages][thread] = row;
+  }
   const uint32_t present = ballot(row >= 0);
   auto& to = smem.keys[tile % Traits::kKeyTiles];
   if (thread % kWarpThreads == 0) to.present[thread / kWarpThreads] = present;

@@ -14,23 +14,6 @@ struct GatherNames {
   const char* leaves;
 };
 
-// Tiles of the largest pair of a level: nodes of a level have one of two lengths.
-template <class Traits>
-int tiles_of_pair(const lacuna_gather_forward_params& p, int level) {
-  const lacuna_shape& shape = p.shape;
-  if (p.plan.causal == 0) {
-    return query_blocks<Traits::kTileRows>(shape.q_len, shape.kv_len, p.plan.block_size).all;
-  }
-  const int longest = longest_node(shape.q_len, level);
-  int most = 0;
-  for (int len = longest - 1; len <= longest; ++len) {
-    if (!has_halves(len, p.plan.min_seq_len)) continue;
-    const int tiles = query_blocks<Traits::kTileRows>(len / 2, len - len / 2, p.plan.block_size).all;
-    most = tiles > most ? tiles : most;
-  }
-  return most;
-}
-
 template <class Traits>
 int32_t gather_with(const GatherNames& names, const lacuna_gather_forward_params& p, void* stream) {
   GatherArgs args;
@@ -41,7 +24,7 @@ int32_t gather_with(const GatherNames& names, const lacuna_gather_forward_params
   args.out_pairs = row_starts_aligned(p.out, p.out_stride, 4);
   args.first_tile[0] = 0;
   for (int level = 0; level < p.plan.levels; ++level) {
-    args.tiles_of_pair[level] = tiles_of_pair<Traits>(p, level);
+    args.tiles_of_pair[level] = tiles_of_pair<Traits>(p.shape, p.plan, level);
     args.first_tile[level + 1] = args.first_tile[level] + (int64_t{args.tiles_of_pair[level]} << level);
   }
   args.leaf_tiles = 0;

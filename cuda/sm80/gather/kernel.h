@@ -150,7 +150,7 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kTile.blocks)
     gather_leaf_forward_kernel(const __grid_constant__ GatherArgs args) {
   using T = typename Traits::Element;
   const lacuna_gather_forward_params& p = args.params;
-  const LeafTile work = leaf_tile<Traits::kTileRows>(args, block_index());
+  const LeafTile work = leaf_tile<Traits::kTileRows>(p.shape, p.plan, args.leaf_tiles, block_index());
   if (!work.valid) return;
   auto& smem = shared<typename Traits::Shared>();
   const int leaf_end = work.leaf.start + work.leaf.len;

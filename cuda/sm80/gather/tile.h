@@ -34,6 +34,22 @@ __host__ __device__ __forceinline__ QueryBlocks query_blocks(int queries, int ke
   return blocks;
 }
 
+// Tiles of the largest pair of a level: nodes of a level have one of two lengths.
+template <class Traits>
+int tiles_of_pair(const lacuna_shape& shape, const lacuna_gather_plan& plan, int level) {
+  if (plan.causal == 0) {
+    return query_blocks<Traits::kTileRows>(shape.q_len, shape.kv_len, plan.block_size).all;
+  }
+  const int longest = longest_node(shape.q_len, level);
+  int most = 0;
+  for (int len = longest - 1; len <= longest; ++len) {
+    if (!has_halves(len, plan.min_seq_len)) continue;
+    const int tiles = query_blocks<Traits::kTileRows>(len / 2, len - len / 2, plan.block_size).all;
+    most = tiles > most ? tiles : most;
+  }
+  return most;
+}
+
 struct GatherHead {
   int batch;
   int head;  // query head
@@ -67,20 +83,17 @@ struct PairTile {
   int rows;        // 0: the block has nothing to do
 };
 
+// Tile `tile` of the pairs of a level, which have room for `per_pair` tiles each.
 template <int kTileRows>
-__device__ __forceinline__ PairTile pair_tile(const GatherArgs& args, int64_t index) {
-  const lacuna_gather_plan& plan = args.params.plan;
+__device__ __forceinline__ PairTile pair_tile(const lacuna_shape& shape, const lacuna_gather_plan& plan,
+                                              const GatherHead& head, int level, int64_t tile, int per_pair) {
   PairTile work;
-  int64_t tile;
-  work.head = gather_head(args.params.shape, index, args.first_tile[plan.levels], tile);
-  work.level = 0;
-  while (tile >= args.first_tile[work.level + 1]) ++work.level;
-  tile -= args.first_tile[work.level];
-  const int per_pair = args.tiles_of_pair[work.level];
+  work.head = head;
+  work.level = level;
   const int node = static_cast<int>(tile / per_pair);
   const int of_pair = static_cast<int>(tile % per_pair);
-  work.pair = gather_pair(args.params.shape, plan, work.level, node);
-  work.number = pair_number(work.level, node);
+  work.pair = gather_pair(shape, plan, level, node);
+  work.number = pair_number(level, node);
   work.block = work.first = work.rows = 0;
   if (work.pair.queries.len == 0) return work;
   const QueryBlocks blocks = query_blocks<kTileRows>(work.pair.queries.len, work.pair.keys.len, plan.block_size);
@@ -95,6 +108,17 @@ __device__ __forceinline__ PairTile pair_tile(const GatherArgs& args, int64_t in
   return work;
 }
 
+template <int kTileRows>
+__device__ __forceinline__ PairTile pair_tile(const GatherArgs& args, int64_t index) {
+  const lacuna_gather_plan& plan = args.params.plan;
+  int64_t tile;
+  const GatherHead head = gather_head(args.params.shape, index, args.first_tile[plan.levels], tile);
+  int level = 0;
+  while (tile >= args.first_tile[level + 1]) ++level;
+  return pair_tile<kTileRows>(args.params.shape, plan, head, level, tile - args.first_tile[level],
+                              args.tiles_of_pair[level]);
+}
+
 // Rows of a leaf.
 struct LeafTile {
   GatherHead head;
@@ -104,21 +128,22 @@ struct LeafTile {
   bool valid;
 };
 
-// Longest tiles first. A leaf one level higher than others has the tiles of two nodes.
+// Longest tiles first. A leaf one level higher than others has the tiles of two nodes. `leaf_tiles`: of a node of level
+// `levels`.
 template <int kTileRows>
-__device__ __forceinline__ LeafTile leaf_tile(const GatherArgs& args, int64_t index) {
-  const lacuna_gather_plan& plan = args.params.plan;
+__device__ __forceinline__ LeafTile leaf_tile(const lacuna_shape& shape, const lacuna_gather_plan& plan, int leaf_tiles,
+                                              int64_t index) {
   const int64_t nodes = int64_t{1} << plan.levels;
   LeafTile work;
   int64_t tile;
-  work.head = gather_head(args.params.shape, index, nodes * args.leaf_tiles, tile);
+  work.head = gather_head(shape, index, nodes * leaf_tiles, tile);
   work.path = static_cast<int>(tile % nodes);
-  int of_leaf = args.leaf_tiles - 1 - static_cast<int>(tile / nodes);
-  work.leaf = tree_node(args.params.shape.q_len, plan.levels - 1, work.path >> 1);
+  int of_leaf = leaf_tiles - 1 - static_cast<int>(tile / nodes);
+  work.leaf = tree_node(shape.q_len, plan.levels - 1, work.path >> 1);
   if (has_halves(work.leaf.len, plan.min_seq_len)) {
-    work.leaf = tree_node(args.params.shape.q_len, plan.levels, work.path);
+    work.leaf = tree_node(shape.q_len, plan.levels, work.path);
   } else {
-    of_leaf += (work.path & 1) * args.leaf_tiles;
+    of_leaf += (work.path & 1) * leaf_tiles;
   }
   work.first = work.leaf.start + of_leaf * kTileRows;
   work.valid = of_leaf * kTileRows < work.leaf.len;

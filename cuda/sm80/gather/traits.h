@@ -10,9 +10,9 @@ namespace sm80 {
 // A tile of keys as the multiplying warps see it.
 template <int kTileKeys>
 struct TileKeys {
-  uint32_t present[kTileKeys / 32];  // bit i: key i is attended
-  float weight;                      // added to the scores, in their units
-  int count;                         // keys, absent ones in between included; 0: behind the last tile
+  uint32_t present[(kTileKeys + 31) / 32];  // bit i: key i is attended
+  float weight;                             // added to the scores, in their units
+  int count;                                // keys, absent ones in between included; 0: behind the last tile
 };
 
 template <int kHeadDim_, class T>

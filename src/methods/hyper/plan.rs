@@ -7,7 +7,7 @@ use crate::device::{Buffer, Stream, ordered};
 use crate::error::{Error, Result};
 use crate::kernels::{bindings as abi, convert};
 use crate::plan::BlockPlan;
-use crate::schedule::Schedule;
+use crate::schedule::{ColumnSchedule, Schedule};
 use crate::shape::{AttentionShape, Mask};
 use crate::tensor::{Half, Tensor, TensorView};
 
@@ -26,9 +26,17 @@ pub struct HyperPlan {
 #[derive(Debug)]
 pub(crate) enum Kind {
     /// Every visible key.
-    Exact(Box<(BlockPlan, Schedule)>),
+    Exact(Box<Dense>),
     /// Hash blocks and samples.
     Hashed(Box<Hashed>),
+}
+
+/// A dense plan with what forward and backward walk.
+#[derive(Debug)]
+pub(crate) struct Dense {
+    pub(crate) plan: BlockPlan,
+    pub(crate) schedule: Schedule,
+    pub(crate) columns: ColumnSchedule,
 }
 
 #[derive(Debug)]
@@ -67,7 +75,8 @@ impl HyperPlan {
         if config.is_exact(shape, mask) {
             let (dense, options) = (BlockPlan::dense(), ForwardOptions { mask: *mask, ..ForwardOptions::default() });
             let schedule = Schedule::build(stream, shape, &options, &dense)?;
-            return Ok(plan(Kind::Exact(Box::new((dense, schedule)))));
+            let columns = ColumnSchedule::build(stream, shape, &options, &dense)?;
+            return Ok(plan(Kind::Exact(Box::new(Dense { plan: dense, schedule, columns }))));
         }
         let request = abi::lacuna_hyper_plan_params {
             plan: abi::lacuna_gather_plan {

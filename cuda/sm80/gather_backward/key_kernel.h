@@ -1,0 +1,287 @@
+// dk and dv over a gather plan: 64 keys against the query rows that attend them, two warps for each 16 of the keys as
+// in the key kernel of block plans.
+//
+// Sums go to f32 rows that no other block of the launch touches; samples, which many queries attend and which may be
+// drawn twice, leave partial sums by part of the queries. What ends the sums of a key writes dk and dv: the leaves of a
+// causal plan, the blocks of another.
+#pragma once
+
+#include "ptx/named_barrier.h"
+#include "sm80/backward/key_kernel.h"
+#include "sm80/backward/tile_table.h"
+#include "sm80/gather_backward/key_work.h"
+#include "sm80/gather_backward/row_sums.h"
+
+namespace LACUNA_NS {
+namespace sm80 {
+
+// Tiles are those of dk and dv over block plans.
+template <int kHeadDim_, class T>
+struct GatherKeyTraits : KeyGradTraits<kHeadDim_, T> {
+  using Base = KeyGradTraits<kHeadDim_, T>;
+  using Quad = typename Base::Quad;
+  static constexpr int kTileRows = Base::kTileRows;
+  static constexpr int kStages = Base::kStages;
+  static constexpr int kListed = 3;  // tiles of queries: being multiplied, being loaded, being listed
+
+  struct Shared {
+    T q[kStages][kTileRows * kHeadDim_];
+    T dout[kStages][kTileRows * kHeadDim_];
+    float lse[kStages][kTileRows];
+    float delta[kStages][kTileRows];
+    Quad probabilities[Base::kSlots][kColumnGroups][2][32];
+    KeyWork work;
+    int key_rows[kWorkKeys];             // rows of k and v; -1: none
+    int hidden[kWorkKeys][2];            // samples: places of the queries that do not attend the key, from .. to
+    int query_rows[kListed][kTileRows];  // -1: none
+  };
+
+  static_assert(kTileRows == kWarpThreads, "a warp lists a tile of queries");
+  static_assert(sizeof(Shared) <= 99 * 1024, "the tile must fit desktop cards");
+};
+
+// Row of this lane in query tile `tile`.
+template <KeyList kList>
+__device__ __forceinline__ int query_row(const KeyWork& work, const lacuna_shape& shape, int tile) {
+  if (tile >= work.heads * work.tiles) return -1;
+  const int head = tile / work.tiles;
+  const int at = tile % work.tiles * kWarpThreads + thread_index() % kWarpThreads;
+  if (at >= work.queries) return -1;
+  const int place = work.first + at;
+  const int row = kList == KeyList::kLeaf ? place : work.order[static_cast<int64_t>(head) * shape.q_len + place];
+  return row >= work.rows.start && row < work.rows.start + work.rows.len ? row : -1;
+}
+
+// q, dout and the statistics of a listed tile of queries.
+template <class Traits>
+__device__ __forceinline__ void load_query_tile(typename Traits::Shared& smem, const GatherBackwardArgs& args,
+                                                int stage, int tile) {
+  using T = typename Traits::Element;
+  constexpr int kDim = Traits::kHeadDim;
+  constexpr int kPieces = Traits::kTileRows * kDim / 8;
+  const lacuna_gather_forward_params& p = args.params.forward;
+  const KeyWork& work = smem.work;
+  const int64_t batch = work.head.batch;
+  const int64_t head = work.head.head + tile / work.tiles;
+  const auto& rows = smem.query_rows[tile % Traits::kListed];
+#pragma unroll 1
+  for (int piece = thread_index(); piece < kPieces; piece += Traits::kThreads) {
+    const int row = rows[piece / (kDim / 8)];
+    const int chunk = piece % (kDim / 8);
+    const int64_t from = row < 0 ? 0 : row;
+    const int to = swizzled<kDim>(piece / (kDim / 8), chunk);
+    const T* q = static_cast<const T*>(p.q) + batch * p.q_stride.batch + head * p.q_stride.head +
+                 from * p.q_stride.seq + chunk * 8;
+    const T* dout = static_cast<const T*>(args.params.dout) + batch * args.params.dout_stride.batch +
+                    head * args.params.dout_stride.head + from * args.params.dout_stride.seq + chunk * 8;
+    load_chunk(smem.q[stage] + to, q, row >= 0, args.q_vectors);
+    load_chunk(smem.dout[stage] + to, dout, row >= 0, args.dout_vectors);
+  }
+  if (thread_index() < Traits::kTileRows) {
+    const int row = rows[thread_index()];
+    const int64_t at = (batch * p.shape.q_heads + head) * args.memory.stat_rows + row;
+    smem.lse[stage][thread_index()] = row < 0 ? -minus_infinity() : args.memory.lse[at];
+    smem.delta[stage][thread_index()] = row < 0 ? 0.0f : args.memory.delta[at];
+  }
+}
+
+// Hides the queries that do not attend a key. scores: the 16 keys of `group`, down, against 16 queries; `place` is that
+// of the first, of a leaf its row.
+template <KeyList kList, class Shared>
+__device__ __forceinline__ void hide_queries(float (&scores)[2][4], const Shared& smem, int group, int place) {
+  if constexpr (kList == KeyList::kBlock) return;
+  const int lane = thread_index() % kWarpThreads;
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int key = group * kGroupRows + lane / 4 + 8 * r;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int at = place + 8 * (i >> 1) + 2 * (lane % 4) + (i & 1);
+      const bool hidden =
+          kList == KeyList::kLeaf ? at < smem.key_rows[key] : at >= smem.hidden[key][0] && at < smem.hidden[key][1];
+      if (hidden) scores[i >> 1][2 * r + (i & 1)] = minus_infinity();
+    }
+  }
+}
+
+// P^T of a slot of queries, in `scores`; what its partner needs of it goes to shared memory.
+template <KeyList kList, class Traits>
+__device__ __forceinline__ void listed_probabilities(float (&scores)[2][4], typename Traits::Shared& smem,
+                                                     const ScoreRule& rule, int stage, int slot, int group, int place) {
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    float& score = scores[i >> 2][i & 3];
+    if (rule.transform) score = transformed(rule, score);
+    if constexpr (kList == KeyList::kSamples) score += smem.work.weight;
+  }
+  hide_queries<kList>(scores, smem, group, place);
+  const float* lse = smem.lse[stage] + slot * kGroupRows + 2 * (thread_index() % 4);
+#pragma unroll
+  for (int n = 0; n < 2; ++n) {
+    typename Traits::Quad quad;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      scores[n][i] = probability(rule, scores[n][i], lse[8 * n + (i & 1)]);
+      quad.x[i] = scores[n][i];
+    }
+    smem.probabilities[slot][group][n][thread_index() % kWarpThreads] = quad;
+  }
+}
+
+// Where the sums of a key are, or go.
+template <class Traits>
+__device__ __forceinline__ float* key_sums(const GatherBackwardArgs& args, const KeyWork& work, bool is_dv, int row) {
+  const lacuna_shape& shape = args.params.forward.shape;
+  const int64_t rows = (static_cast<int64_t>(work.head.batch) * shape.kv_heads + work.head.kv_head) * shape.kv_len;
+  return (is_dv ? args.memory.dv : args.memory.dk) + (rows + row) * Traits::kHeadDim;
+}
+
+template <KeyList kList, class Traits>
+__device__ __forceinline__ void write_keys(const GatherBackwardArgs& args, const typename Traits::Shared& smem,
+                                           Accumulator<Traits>& acc, bool is_dv, int group) {
+  using T = typename Traits::Element;
+  const lacuna_gather_backward_params& b = args.params;
+  const KeyWork& work = smem.work;
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int key = fragment_row(group * kGroupRows, r);
+    if constexpr (kList == KeyList::kSamples) {
+      float* const to = args.memory.samples + ((work.sample + key) * 2 + (is_dv ? 1 : 0)) * Traits::kHeadDim;
+      write_row<Traits>(to, acc, r, 1.0f);
+    } else {
+      const int row = smem.key_rows[key];
+      if (row < 0) continue;
+      float* const sums = key_sums<Traits>(args, work, is_dv, row);
+      if (kList == KeyList::kBlock && b.forward.plan.causal != 0) {
+        add_row<Traits>(sums, acc, r);
+        continue;
+      }
+      take_row<Traits>(acc, sums, r);
+      const lacuna_strides& stride = is_dv ? b.dv_stride : b.dk_stride;
+      T* const to = static_cast<T*>(is_dv ? b.dv : b.dk) + work.head.batch * stride.batch +
+                    work.head.kv_head * stride.head + row * stride.seq;
+      write_row<Traits>(to, acc, r, is_dv ? 1.0f : b.forward.scale, is_dv ? args.dv_pairs : args.dk_pairs);
+    }
+  }
+}
+
+// Thread 0 writes down the work, 64 threads the keys. False: there is none.
+template <KeyList kList, class Traits>
+__device__ __forceinline__ bool start_keys(typename Traits::Shared& smem, const GatherBackwardArgs& args,
+                                           int64_t index) {
+  constexpr int kRows = Traits::kTileRows;
+  KeyWork work;
+  WorkKeys keys;
+  if constexpr (kList == KeyList::kBlock) keys = block_work<kRows>(args, index, work);
+  if constexpr (kList == KeyList::kSamples) keys = sample_work<kRows>(args, index, work);
+  if constexpr (kList == KeyList::kLeaf) keys = leaf_work<kRows>(args, index, work);
+  if (keys.count == 0) return false;
+  const int i = thread_index();
+  if (i == 0) smem.work = work;
+  if (i < kWorkKeys) {
+    int row = -1;
+    if (i < keys.count) row = kList == KeyList::kLeaf ? keys.low + i : keys.rows[i];
+    smem.key_rows[i] = row >= keys.keys.start && row < keys.keys.start + keys.keys.len ? row : -1;
+    if constexpr (kList == KeyList::kSamples) {
+      const lacuna_gather_plan& plan = args.params.forward.plan;
+      const int place = i < keys.count ? keys.places[i] : -1;
+      const bool inside = place >= 0 && place < keys.keys.len;
+      const int size = divide_up(work.rows.len, divide_up(keys.keys.len, plan.block_size));
+      const int64_t low = inside ? static_cast<int64_t>(place / plan.block_size) * size : 0;
+      smem.hidden[i][0] = low < work.rows.len ? static_cast<int>(low) : work.rows.len;
+      smem.hidden[i][1] = !inside ? 0 : low + size < work.rows.len ? static_cast<int>(low) + size : work.rows.len;
+    }
+  }
+  return true;
+}
+
+template <KeyList kList, class Traits>
+__global__ void __launch_bounds__(Traits::kThreads, Traits::kTile.blocks)
+    gather_key_grad_kernel(const __grid_constant__ GatherBackwardArgs args) {
+  using T = typename Traits::Element;
+  constexpr int kDim = Traits::kHeadDim;
+  constexpr int kSlots = Traits::kSlots;
+  constexpr int kSteps = Traits::kTile.steps;
+  const lacuna_gather_forward_params& p = args.params.forward;
+  auto& smem = shared<typename Traits::Shared>();
+  if (!start_keys<kList, Traits>(smem, args, block_index())) return;
+  const int group = thread_index() / kWarpThreads % kColumnGroups;
+  const bool makes_dv = thread_index() / kWarpThreads < kColumnGroups;
+  const bool lists = thread_index() < kWarpThreads;
+  sync_threads();
+
+  int listed = -1;
+  if (lists) {
+    smem.query_rows[0][thread_index()] = query_row<kList>(smem.work, p.shape, 0);
+    smem.query_rows[1][thread_index()] = query_row<kList>(smem.work, p.shape, 1);
+    listed = query_row<kList>(smem.work, p.shape, 2);
+  }
+  // K and V fill the two stages of q and of dout, one after the other.
+  {
+    const KeyWork& work = smem.work;
+    const T* k = static_cast<const T*>(p.k) + work.head.batch * p.k_stride.batch + work.head.kv_head * p.k_stride.head;
+    const T* v = static_cast<const T*>(p.v) + work.head.batch * p.v_stride.batch + work.head.kv_head * p.v_stride.head;
+#pragma unroll 1
+    for (int piece = thread_index(); piece < kWorkKeys * kDim / 8; piece += Traits::kThreads) {
+      const int row = smem.key_rows[piece / (kDim / 8)];
+      const int chunk = piece % (kDim / 8);
+      const int64_t from = row < 0 ? 0 : row;
+      const int to = swizzled<kDim>(piece / (kDim / 8), chunk);
+      load_chunk(smem.q[0] + to, k + from * p.k_stride.seq + chunk * 8, row >= 0, args.k_vectors);
+      load_chunk(smem.dout[0] + to, v + from * p.v_stride.seq + chunk * 8, row >= 0, args.v_vectors);
+    }
+  }
+  cp_async_commit();
+  cp_async_wait<0>();
+  sync_threads();
+  uint32_t keys[kDim / 16][4];
+  load_rows<kDim>(keys, makes_dv ? smem.q[0] : smem.dout[0], group * kGroupRows);
+  sync_threads();
+  load_query_tile<Traits>(smem, args, 0, 0);
+  cp_async_commit();
+
+  const ScoreRule rule = gather_rule(p.scale);
+  Accumulator<Traits> acc = {};
+
+  for (int step = 0; step < smem.work.heads * smem.work.tiles; ++step) {
+    const int stage = step % Traits::kStages;
+    // This tile has landed for everyone, and everyone has left the other stage and the probabilities.
+    cp_async_wait<0>();
+    sync_threads();
+    if (step + 1 < smem.work.heads * smem.work.tiles) load_query_tile<Traits>(smem, args, stage ^ 1, step + 1);
+    cp_async_commit();
+    if (lists) {
+      smem.query_rows[(step + 2) % Traits::kListed][thread_index()] = listed;
+      listed = query_row<kList>(smem.work, p.shape, step + 3);
+    }
+    sync_warp();
+
+    const T* const first_rows = makes_dv ? smem.q[stage] : smem.dout[stage];
+    const T* const second_rows = makes_dv ? smem.dout[stage] : smem.q[stage];
+#pragma unroll 1
+    for (int slot = 0; slot < kSlots; ++slot) {
+      const int at = step % smem.work.tiles * Traits::kTileRows + slot * kGroupRows;
+      if (at >= smem.work.queries) continue;
+      const int place = smem.work.first + at;
+      if (kList == KeyList::kLeaf && place + kGroupRows <= smem.work.first + group * kGroupRows) continue;
+      float products[2][4];
+      row_products<kDim, kSteps>(products, keys, first_rows, slot * kGroupRows);
+      const int turn = 1 + slot * kColumnGroups + group;
+      if (makes_dv) {
+        listed_probabilities<kList, Traits>(products, smem, rule, stage, slot, group, place);
+        named_barrier_arrive(turn, 64);
+      } else {
+        named_barrier_sync(turn, 64);
+        slot_gradients<Traits>(products, smem, stage, slot);
+      }
+      uint32_t packed[1][4];
+      pack_scores<T>(packed, products);
+      add_rows<kDim, Traits::kTile.columns>(acc.o, packed, second_rows, slot * kGroupRows);
+    }
+  }
+  cp_async_wait<0>();
+  write_keys<kList, Traits>(args, smem, acc, makes_dv, group);
+}
+
+}  // namespace sm80
+}  // namespace LACUNA_NS
