@@ -34,7 +34,8 @@ fn draw(results: &Results, svg: &mut String) -> Result<(), Box<dyn std::error::E
         .margin(14)
         .x_label_area_size(48)
         .y_label_area_size(64)
-        .build_cartesian_2d(0.0..last, low - margin..high + margin)?;
+        // Room for the legend.
+        .build_cartesian_2d(0.0..last, low - margin..high + 5.0 * margin)?;
     chart
         .configure_mesh()
         .disable_x_mesh()
