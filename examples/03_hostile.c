@@ -341,6 +341,54 @@ static void threads(void) {
   }
 }
 
+static void gradients(void) {
+  reset();
+  lacuna_columns* columns = NULL;
+  lacuna_gradients g;
+  size_t needed;
+  FINE(lacuna_columns_create(stream, &shape, &causal, dense, &columns));
+  REFUSED(lacuna_columns_create(stream, &shape, &causal, dense, NULL), NULL, "columns");
+  REFUSED(lacuna_columns_create(stream, NULL, &causal, dense, &columns), NULL, "shape");
+  FINE(lacuna_backward_workspace(stream, &shape, &causal, dense, &needed));
+  void* memory = aligned_alloc(16, (needed + 15) / 16 * 16);
+  static uint16_t written[3][HEADS * TOKENS * DIM];
+  lacuna_tensor dq = q, dk = k, dv = v, longer = q;
+  dq.data = written[0], dk.data = written[1], dv.data = written[2];
+  longer.shape[2] = TOKENS - 1;
+  FINE(lacuna_gradients_init(&g, sizeof g));
+  g.q = &q, g.k = &k, g.v = &v, g.out = &out, g.lse = &lse, g.dout = &q, g.dq = &dq, g.dk = &dk, g.dv = &dv;
+#define BACKWARD(size) lacuna_backward(stream, &shape, &causal, dense, NULL, columns, &g, memory, size)
+  FINE(forward());
+  FINE(BACKWARD(needed));
+  REFUSED(BACKWARD(needed - 16), SHAPE, "workspace");
+  REFUSED(lacuna_backward(stream, &shape, &causal, dense, NULL, columns, NULL, memory, needed), NULL, "gradients");
+  REFUSED(lacuna_backward(stream, &shape, &causal, dense, NULL, NULL, &g, memory, needed), NULL, "columns");
+  REFUSED(lacuna_backward(stream, &shape, &causal, dense, NULL, (lacuna_columns*)dense, &g, memory, needed), HANDLE,
+          "columns");
+  REFUSED(lacuna_backward(stream, &shape, &causal, dense, NULL, columns, &g, NULL, needed), NULL, "workspace");
+  g.struct_size = 12;
+  REFUSED(BACKWARD(needed), STRUCT, "struct_size");
+  g.struct_size = sizeof g;
+  g.dout = NULL;
+  REFUSED(BACKWARD(needed), NULL, "dout");
+  g.dout = &longer;
+  REFUSED(BACKWARD(needed), SHAPE, "dout");
+  g.dout = &lse;
+  REFUSED(BACKWARD(needed), VALUE, "dtype of dout");
+  g.dout = &q;
+  g.dsink = &lse;
+  REFUSED(BACKWARD(needed), SHAPE, "dsink");
+  g.dsink = NULL;
+  lacuna_options full = causal;
+  full.flags = 0;
+  REFUSED(lacuna_backward(stream, &shape, &full, dense, NULL, columns, &g, memory, needed), VALUE, "columns");
+  FINE(lacuna_columns_destroy(columns));
+  REFUSED(BACKWARD(needed), HANDLE, "columns");
+  REFUSED(lacuna_columns_destroy(columns), HANDLE, "columns");
+  FINE(lacuna_columns_destroy(NULL));
+  free(memory);
+}
+
 int main(void) {
   if (lacuna_last_error()[0]) failures++;
   FINE(lacuna_device_open("simt", &device));
@@ -356,6 +404,7 @@ int main(void) {
   tensors();
   numbers();
   plans();
+  gradients();
   threads();
   // After all that, everything still works.
   FINE(forward());

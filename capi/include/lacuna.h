@@ -4,6 +4,7 @@
 //   lacuna_plan_dense, _window, _s2, _from_mask   which blocks of keys each block of queries attends
 //   lacuna_schedule_create                        the plan arranged for a kernel (lists only)
 //   lacuna_forward_workspace, lacuna_forward      attention over it
+//   lacuna_columns_create, lacuna_backward        its gradients
 //
 // Errors. A function that can fail returns a lacuna_status. On anything but LACUNA_OK it has written nothing through
 // its output pointers, unless a launch failed, and lacuna_last_error() has one sentence that says what was expected and
@@ -23,9 +24,10 @@
 // Memory. Tensors lie where the device of the stream can read them: in host memory for the SIMT host, in the memory of
 // the GPU for CUDA. They are used in the order of the stream given, and nothing is copied. On the SIMT host a call
 // returns when its work is done; on CUDA it returns once the work is queued. lacuna_forward, lacuna_decode,
-// lacuna_merge, lacuna_hyper_update, lacuna_hyper_forward, lacuna_gate_select, lacuna_gate_cache_append,
-// lacuna_plan_set_mask and lacuna_schedule_rebuild never allocate device memory, never wait and never copy to the host:
-// a CUDA graph may hold them. Outputs must not overlap inputs or each other.
+// lacuna_merge, lacuna_backward, lacuna_hyper_update, lacuna_hyper_forward, lacuna_hyper_backward, lacuna_gate_select,
+// lacuna_gate_cache_append, lacuna_plan_set_mask, lacuna_schedule_rebuild and lacuna_columns_rebuild never allocate
+// device memory, never wait and never copy to the host: a CUDA graph may hold them. Outputs must not overlap inputs or
+// each other.
 #ifndef LACUNA_H
 #define LACUNA_H
 
@@ -35,6 +37,7 @@
 
 #include "lacuna/attention.h"
 #include "lacuna/core.h"
+#include "lacuna/gradient.h"
 #include "lacuna/hyper.h"
 #include "lacuna/plan.h"
 #include "lacuna/seer.h"

@@ -57,6 +57,11 @@ pub struct lacuna_schedule {
 }
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
+pub struct lacuna_columns {
+    _unused: [u8; 0],
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct lacuna_gate {
     _unused: [u8; 0],
 }
@@ -464,6 +469,62 @@ const _: () = {
     ["Offset of field: lacuna_hyper_config::reserved"]
         [::core::mem::offset_of!(lacuna_hyper_config, reserved) - 52usize];
 };
+/// The tensors of a backward call. Types are those of the forward call; any strides.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct lacuna_gradients {
+    pub struct_size: u32,
+    pub reserved: i32,
+    /// [batch, q_heads, q_len, head_dim]
+    pub q: *const lacuna_tensor,
+    /// [batch, kv_heads, kv_len, head_dim]
+    pub k: *const lacuna_tensor,
+    /// as k
+    pub v: *const lacuna_tensor,
+    /// what forward gave, as q
+    pub out: *const lacuna_tensor,
+    /// what it gave beside it, f32 [batch, q_heads, q_len, 1]
+    pub lse: *const lacuna_tensor,
+    /// the gradient of out, as q
+    pub dout: *const lacuna_tensor,
+    /// the gradient of lse, as lse; or null: zeros
+    pub dlse: *const lacuna_tensor,
+    /// written, as q
+    pub dq: *const lacuna_tensor,
+    /// written, as k: the sum over the query heads of each KV head
+    pub dk: *const lacuna_tensor,
+    /// written, as k
+    pub dv: *const lacuna_tensor,
+    /// written, f32 [1, 1, 1, q_heads], packed: of lacuna_options.sink; or null
+    pub dsink: *const lacuna_tensor,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of lacuna_gradients"][::core::mem::size_of::<lacuna_gradients>() - 96usize];
+    ["Alignment of lacuna_gradients"][::core::mem::align_of::<lacuna_gradients>() - 8usize];
+    ["Offset of field: lacuna_gradients::struct_size"][::core::mem::offset_of!(lacuna_gradients, struct_size) - 0usize];
+    ["Offset of field: lacuna_gradients::reserved"][::core::mem::offset_of!(lacuna_gradients, reserved) - 4usize];
+    ["Offset of field: lacuna_gradients::q"][::core::mem::offset_of!(lacuna_gradients, q) - 8usize];
+    ["Offset of field: lacuna_gradients::k"][::core::mem::offset_of!(lacuna_gradients, k) - 16usize];
+    ["Offset of field: lacuna_gradients::v"][::core::mem::offset_of!(lacuna_gradients, v) - 24usize];
+    ["Offset of field: lacuna_gradients::out"][::core::mem::offset_of!(lacuna_gradients, out) - 32usize];
+    ["Offset of field: lacuna_gradients::lse"][::core::mem::offset_of!(lacuna_gradients, lse) - 40usize];
+    ["Offset of field: lacuna_gradients::dout"][::core::mem::offset_of!(lacuna_gradients, dout) - 48usize];
+    ["Offset of field: lacuna_gradients::dlse"][::core::mem::offset_of!(lacuna_gradients, dlse) - 56usize];
+    ["Offset of field: lacuna_gradients::dq"][::core::mem::offset_of!(lacuna_gradients, dq) - 64usize];
+    ["Offset of field: lacuna_gradients::dk"][::core::mem::offset_of!(lacuna_gradients, dk) - 72usize];
+    ["Offset of field: lacuna_gradients::dv"][::core::mem::offset_of!(lacuna_gradients, dv) - 80usize];
+    ["Offset of field: lacuna_gradients::dsink"][::core::mem::offset_of!(lacuna_gradients, dsink) - 88usize];
+};
+impl Default for lacuna_gradients {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
 pub const LACUNA_POOL_MAX: lacuna_pool = 1;
 pub const LACUNA_POOL_MIN: lacuna_pool = 2;
 pub const LACUNA_POOL_AVG: lacuna_pool = 4;
@@ -860,6 +921,65 @@ unsafe extern "C" {
         workspace_bytes: usize,
     ) -> lacuna_status;
     pub fn lacuna_hyper_destroy(hyper: *mut lacuna_hyper) -> lacuna_status;
+    /// Who attends each tile of 64 keys, for the gradients of K and V: what a schedule is for those of Q. One serves many
+    /// calls of the same plan, shape and options. _VALUE, _SHAPE, _DEVICE, _UNSUPPORTED, _NO_KERNEL, _OUT_OF_MEMORY.
+    pub fn lacuna_columns_create(
+        stream: *mut lacuna_stream,
+        shape: *const lacuna_shape,
+        options: *const lacuna_options,
+        plan: *mut lacuna_plan,
+        columns: *mut *mut lacuna_columns,
+    ) -> lacuna_status;
+    /// Again, after the plan's lists changed. _VALUE for another plan than the one it was made of.
+    pub fn lacuna_columns_rebuild(
+        stream: *mut lacuna_stream,
+        columns: *mut lacuna_columns,
+        plan: *mut lacuna_plan,
+    ) -> lacuna_status;
+    pub fn lacuna_columns_destroy(columns: *mut lacuna_columns) -> lacuna_status;
+    pub fn lacuna_gradients_init(gradients: *mut lacuna_gradients, size: usize) -> lacuna_status;
+    /// Bytes of workspace that lacuna_backward needs. _VALUE, _SHAPE, _UNSUPPORTED, _NO_KERNEL.
+    pub fn lacuna_backward_workspace(
+        stream: *mut lacuna_stream,
+        shape: *const lacuna_shape,
+        options: *const lacuna_options,
+        plan: *mut lacuna_plan,
+        bytes: *mut usize,
+    ) -> lacuna_status;
+    /// The gradients of lacuna_forward: of sum(dout * out) + sum(dlse * lse) with respect to q, k, v and the sink. The plan
+    /// is taken as given. Rows whose lse is -inf give nothing, keys that nobody attends get zeros. The same inputs give the
+    /// same bits. Pages and sequences of different lengths have no gradient.
+    ///   options    those of the forward call, splits 0 or 1
+    ///   schedule   that of the forward call; may be null for a plan without lists
+    ///   columns    of this plan, shape and options
+    ///   workspace  as for lacuna_forward
+    /// Errors as lacuna_forward.
+    pub fn lacuna_backward(
+        stream: *mut lacuna_stream,
+        shape: *const lacuna_shape,
+        options: *const lacuna_options,
+        plan: *mut lacuna_plan,
+        schedule: *mut lacuna_schedule,
+        columns: *mut lacuna_columns,
+        gradients: *const lacuna_gradients,
+        workspace: *mut ::core::ffi::c_void,
+        workspace_bytes: usize,
+    ) -> lacuna_status;
+    /// Bytes of workspace that lacuna_hyper_backward needs.
+    pub fn lacuna_hyper_backward_workspace(
+        stream: *mut lacuna_stream,
+        hyper: *mut lacuna_hyper,
+        bytes: *mut usize,
+    ) -> lacuna_status;
+    /// The gradients of lacuna_hyper_forward over the rows and samples of the last update: exact for the estimator, hash and
+    /// samples taken as given. gradients.dsink is null. Errors as lacuna_hyper_forward.
+    pub fn lacuna_hyper_backward(
+        stream: *mut lacuna_stream,
+        hyper: *mut lacuna_hyper,
+        gradients: *const lacuna_gradients,
+        workspace: *mut ::core::ffi::c_void,
+        workspace_bytes: usize,
+    ) -> lacuna_status;
     pub fn lacuna_gate_config_init(config: *mut lacuna_gate_config, size: usize) -> lacuna_status;
     /// The gate of prompts. For query block i and key block j of query head h:
     ///   logit[i, j] = rope(pools(Q in block i) * w_q[h]) . rope(pools(K in block j) * w_k[h]) / sqrt(gate_dim)

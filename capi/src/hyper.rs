@@ -19,13 +19,13 @@ use crate::tensor::{Given, with_half, workspace};
 /// A plan of HyperAttention with the scale of its calls. Calls read it; an update is exclusive.
 pub struct Hyper {
     plan: RwLock<HyperPlan>,
-    scale: Option<f32>,
+    pub scale: Option<f32>,
 }
 
 object!(Hyper, abi::lacuna_hyper, 7, "hyper object");
 
 impl Hyper {
-    fn read(&self) -> RwLockReadGuard<'_, HyperPlan> {
+    pub fn read(&self) -> RwLockReadGuard<'_, HyperPlan> {
         self.plan.read().unwrap_or_else(PoisonError::into_inner)
     }
 

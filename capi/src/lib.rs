@@ -10,6 +10,7 @@ mod failure;
 mod gate;
 mod gate_cache;
 mod gate_select;
+mod gradient;
 mod guard;
 mod handle;
 mod hyper;
@@ -34,7 +35,7 @@ macro_rules! as_declared {
 as_declared! {
     library: lacuna_version lacuna_build lacuna_status_name lacuna_last_error;
     sized: lacuna_device_info_init lacuna_counters_init lacuna_tensor_init lacuna_shape_init lacuna_options_init
-        lacuna_s2_config_init lacuna_rows_init lacuna_kernel_info_init lacuna_gate_config_init lacuna_select_init
+        lacuna_s2_config_init lacuna_rows_init lacuna_kernel_info_init lacuna_gradients_init lacuna_gate_config_init lacuna_select_init
         lacuna_hyper_config_init;
     device: lacuna_device_open lacuna_device_describe lacuna_device_destroy;
     stream: lacuna_stream_create lacuna_stream_wrap lacuna_stream_synchronize lacuna_stream_counters
@@ -44,6 +45,8 @@ as_declared! {
         lacuna_plan_block_mask lacuna_plan_visited_pairs lacuna_plan_destroy;
     schedule: lacuna_schedule_create lacuna_schedule_rebuild lacuna_schedule_destroy;
     attention: lacuna_forward_workspace lacuna_forward lacuna_decode_workspace lacuna_decode lacuna_merge;
+    gradient: lacuna_columns_create lacuna_columns_rebuild lacuna_columns_destroy lacuna_backward_workspace
+        lacuna_backward lacuna_hyper_backward_workspace lacuna_hyper_backward;
     kernel: lacuna_forward_kernel lacuna_decode_kernel;
     gate: lacuna_gate_create lacuna_decode_gate_create lacuna_gate_destroy;
     gate_select: lacuna_gate_plan_create lacuna_gate_workspace lacuna_gate_select;

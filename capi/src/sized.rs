@@ -159,6 +159,7 @@ versioned! {
     lacuna_s2_config, lacuna_s2_config_init: { block_size: 64, local_blocks: 16, vertical_stride: 8 }
     lacuna_rows, lacuna_rows_init: { block_q: 64, block_k: 64, batch: 1, heads: 1 }
     lacuna_kernel_info, lacuna_kernel_info_init: {}
+    lacuna_gradients, lacuna_gradients_init: {}
     lacuna_gate_config, lacuna_gate_config_init: {
         block_size: 64,
         q_pool: abi::LACUNA_POOL_AVG,

@@ -14,6 +14,7 @@ from __future__ import annotations
 from ._attention import attention, decode, kernel_name, merge
 from ._device import Device, Stream
 from ._errors import DeviceMismatch, Error, InvalidArgument, KernelError, OutOfMemory, Unavailable, Unsupported
+from ._gradient import attention_backward
 from ._library import build
 from ._library import version as _version
 from ._request import Shape
@@ -47,6 +48,7 @@ __all__ = [
     "Unsupported",
     "Window",
     "attention",
+    "attention_backward",
     "attention_varlen",
     "build",
     "decode",

@@ -228,7 +228,7 @@ def attention(
         "device": device,
         "stream": stream,
     }
-    if any(_arrays.is_torch(array) and array.requires_grad for array in (q, k, v)):
+    if any(_arrays.is_torch(array) and array.requires_grad for array in (q, k, v, sink)):
         if sys.modules["torch"].is_grad_enabled():
             from . import _autograd
 
@@ -272,7 +272,7 @@ def run(tensors: Tensors, plan: Any, shape: Shape, options: Options, out: Array,
     if isinstance(plan, Hyper):
         plan.run(queue, shape, options, tensors.like, inputs, outputs, workspace)
         return
-    planner = _planner(plan, options.causal)
+    planner = planner_of(plan, options.causal)
     c_shape, c_options, size = shape.to_abi(), options.to_abi(), ctypes.c_size_t()
     call("forward_workspace", ctypes.byref(c_shape), ctypes.byref(c_options), ctypes.byref(size))
     handle, schedule = planner.plan(queue, shape), planner.schedule(queue, shape, options)
@@ -282,7 +282,7 @@ def run(tensors: Tensors, plan: Any, shape: Shape, options: Options, out: Array,
     del memory
 
 
-def _planner(plan: Any, causal: bool) -> Planner:
+def planner_of(plan: Any, causal: bool) -> Planner:
     if plan is None:
         return _DENSE
     if isinstance(plan, Planner):
@@ -333,7 +333,7 @@ def decode(
     if isinstance(plan, Hyper):
         raise InvalidArgument("plan: HyperAttention has no decode; use another planner")
     c_shape, c_options, size = shape.to_abi(), given.to_abi(), ctypes.c_size_t()
-    handle = _planner(plan, given.causal).plan(tensors.stream, shape)
+    handle = planner_of(plan, given.causal).plan(tensors.stream, shape)
     call("decode_workspace", ctypes.byref(c_shape), handle.value, ctypes.byref(size))
     memory, address = workspace(tensors.like, tensors.stream, size.value)
     head = (tensors.stream.value, ctypes.byref(c_shape), ctypes.byref(c_options), handle.value)
@@ -399,7 +399,7 @@ def kernel_name(shape: Shape, *, plan: Planner | None = None, device: Device | s
     chosen = device if isinstance(device, Device) else device_of(device)
     queue, info = current_stream(chosen), struct("kernel_info")
     c_shape, c_options = shape.to_abi(), Options(**options).to_abi()
-    handle = _planner(plan, bool(options.get("causal"))).plan(queue, shape)
+    handle = planner_of(plan, bool(options.get("causal"))).plan(queue, shape)
     call(
         "forward_kernel", queue.value, ctypes.byref(c_shape), ctypes.byref(c_options), handle.value, ctypes.byref(info)
     )

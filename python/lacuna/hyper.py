@@ -71,14 +71,7 @@ class Hyper:
         workspace: Any,
     ) -> None:
         """Hashes, sorts, attends; called by `attention`."""
-        with self._lock:
-            key = (stream.value, shape, options)
-            if key not in self._plans:
-                self._plans[key] = (self._make(stream, shape, options), threading.Lock())
-            self._plans.move_to_end(key)
-            handle, lock = self._plans[key]
-            while len(self._plans) > 4:
-                self._plans.popitem(last=False)
+        handle, lock = self._plan(stream, shape, options)
         size = ctypes.c_size_t()
         call("hyper_workspace", handle.value, ctypes.byref(size))
         memory, address = workspace(like, stream, size.value)
@@ -86,6 +79,37 @@ class Hyper:
             call("hyper_update", stream.value, handle.value, *inputs[:2])
             call("hyper_forward", stream.value, handle.value, *inputs, *outputs, address, size.value)
         del memory
+
+    def backward(
+        self,
+        stream: Stream,
+        shape: Shape,
+        options: Options,
+        like: Any,
+        inputs: list[Any],
+        gradients: Any,
+        workspace: Any,
+    ) -> None:
+        """Hashes and sorts q and k again, to the same rows and samples, and takes the gradients; called by `attention`."""
+        handle, lock = self._plan(stream, shape, options)
+        size = ctypes.c_size_t()
+        call("hyper_backward_workspace", stream.value, handle.value, ctypes.byref(size))
+        memory, address = workspace(like, stream, size.value)
+        with lock:
+            call("hyper_update", stream.value, handle.value, *inputs)
+            call("hyper_backward", stream.value, handle.value, ctypes.byref(gradients), address, size.value)
+        del memory
+
+    def _plan(self, stream: Stream, shape: Shape, options: Options) -> tuple[Handle, threading.Lock]:
+        with self._lock:
+            key = (stream.value, shape, options)
+            if key not in self._plans:
+                self._plans[key] = (self._make(stream, shape, options), threading.Lock())
+            self._plans.move_to_end(key)
+            plan = self._plans[key]
+            while len(self._plans) > 4:
+                self._plans.popitem(last=False)
+            return plan
 
     def _make(self, stream: Stream, shape: Shape, options: Options) -> Handle:
         given = (ctypes.byref(shape.to_abi()), ctypes.byref(options.to_abi()), ctypes.byref(self._config))

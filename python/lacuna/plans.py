@@ -32,6 +32,7 @@ class Planner:
         self._lock = threading.Lock()
         self._plans: OrderedDict[Any, Handle] = OrderedDict()
         self._schedules: OrderedDict[Any, Handle] = OrderedDict()
+        self._columns: OrderedDict[Any, Handle] = OrderedDict()
 
     def _make(self, stream: Stream, shape: Shape) -> Handle:
         raise NotImplementedError
@@ -57,6 +58,16 @@ class Planner:
             return Handle("schedule", "schedule_create", stream.value, *given, plan.value)
 
         return self._kept(self._schedules, key, make)
+
+    def columns(self, stream: Stream, shape: Shape, options: Options) -> Handle:
+        """Who attends each tile of keys, for gradients."""
+        plan = self.plan(stream, shape)
+
+        def make() -> Handle:
+            given = (ctypes.byref(shape.to_abi()), ctypes.byref(options.to_abi()))
+            return Handle("columns", "columns_create", stream.value, *given, plan.value)
+
+        return self._kept(self._columns, (stream.device.name, shape, options), make)
 
     def _has_lists(self) -> bool:
         return False

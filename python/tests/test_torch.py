@@ -103,7 +103,7 @@ def test_what_torch_tensors_cannot_be():
         lacuna.attention(q, k.bfloat16(), v)
 
 
-def test_gradients_are_part_of_the_graph():
+def test_no_graph_without_gradients():
     q, k, v = tensors((1, 2, 40, 64), (1, 2, 40, 64), torch.float16)
     q.requires_grad_()
     out, lse = lacuna.attention(q, k, v, return_lse=True)
@@ -111,5 +111,3 @@ def test_gradients_are_part_of_the_graph():
     with torch.no_grad():
         assert not lacuna.attention(q, k, v).requires_grad
         assert torch.equal(lacuna.attention(q, k, v), out)
-    with pytest.raises(lacuna.Unsupported, match="backward"):
-        out.sum().backward()

@@ -31,6 +31,7 @@ typedef struct lacuna_device lacuna_device;
 typedef struct lacuna_stream lacuna_stream;
 typedef struct lacuna_plan lacuna_plan;
 typedef struct lacuna_schedule lacuna_schedule;
+typedef struct lacuna_columns lacuna_columns;
 typedef struct lacuna_gate lacuna_gate;
 typedef struct lacuna_gate_cache lacuna_gate_cache;
 typedef struct lacuna_hyper lacuna_hyper;

@@ -27,6 +27,7 @@ struct GatherQueryTraits : QueryGradTraits<kHeadDim_, T> {
     T k[kStages][kTileKeys * kHeadDim_];
     T v[kStages][kTileKeys * kHeadDim_];
     T query[kKeep ? 8 : 2 * kTileRows * kHeadDim_];  // q and dout, unless kept
+    const T* base[2];                                // row 0 of k and of v: kept here, registers are short
     int rows[kTileRows];                             // query rows; -1: none
     int key_rows[kStages][kTileKeys];  // rows of k and v, of the tile being loaded and the one being listed; -1: none
     SortedKeys<kTileKeys> source;
@@ -50,12 +51,14 @@ __device__ __forceinline__ void query_gradients(typename Traits::Shared& smem, c
   const lacuna_gather_forward_params& p = args.params.forward;
   const int warp = thread_index() / kWarpThreads;
   const bool lists = warp < (Traits::kTileKeys + kWarpThreads - 1) / kWarpThreads;
-  const T* k = static_cast<const T*>(p.k) + head.batch * p.k_stride.batch + head.kv_head * p.k_stride.head;
-  const T* v = static_cast<const T*>(p.v) + head.batch * p.v_stride.batch + head.kv_head * p.v_stride.head;
+  if (thread_index() == 0) {
+    smem.base[0] = static_cast<const T*>(p.k) + head.batch * p.k_stride.batch + head.kv_head * p.k_stride.head;
+    smem.base[1] = static_cast<const T*>(p.v) + head.batch * p.v_stride.batch + head.kv_head * p.v_stride.head;
+  }
   const auto load_tile = [&](int stage, int tile) {
     const auto& rows = smem.key_rows[tile % Traits::kStages];
-    load_rows<Traits>(smem.k[stage], k, p.k_stride.seq, rows, args.k_vectors);
-    load_rows<Traits>(smem.v[stage], v, p.v_stride.seq, rows, args.v_vectors);
+    load_rows<Traits>(smem.k[stage], smem.base[0], p.k_stride.seq, rows, args.k_vectors);
+    load_rows<Traits>(smem.v[stage], smem.base[1], p.v_stride.seq, rows, args.v_vectors);
   };
 
   int listed = -1;
