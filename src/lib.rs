@@ -41,7 +41,9 @@ mod shape;
 pub mod tensor;
 
 pub use attention::{ForwardOptions, KernelFamily, KernelInfo, PageLists, PagedKv, Ragged};
-pub use device::{Buffer, Counters, Device, SimtAsync, SimtConfig, SimtGuard, SimtPolicy, Stream};
+pub use device::{
+    Buffer, Counters, Device, Event, Graph, HostCalls, SimtAsync, SimtConfig, SimtGuard, SimtPolicy, Stream,
+};
 pub use error::{Error, Result};
 pub use half::{bf16, f16};
 pub use methods::{BucketOrder, HyperConfig, HyperPlan, S2Columns, S2Config, S2Variant, s2, seer};
