@@ -24,8 +24,10 @@
 //! # Features
 //! - `simt` (default): the SIMT host; needs a C++ compiler.
 //! - `cuda`: the GPU kernels; needs nvcc 12.8 or newer at build time, and a driver only to run on a GPU.
+//! - `nvtx`: ranges of planning and launching for Nsight Systems and other tools; needs nothing to build.
+//! - `tracing`: the same as `tracing` spans, target `lacuna`.
 //!
-//! Without either, everything compiles and every [`Device`] constructor says what is missing.
+//! Without the first two, everything compiles and every [`Device`] constructor says what is missing.
 #![warn(missing_docs, unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -35,6 +37,7 @@ mod error;
 mod kernels;
 pub mod methods;
 pub mod plan;
+mod profile;
 pub mod reference;
 mod schedule;
 mod shape;
