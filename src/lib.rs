@@ -74,3 +74,8 @@ struct ServingPage;
 #[cfg(all(doctest, feature = "simt"))]
 #[doc = include_str!("../docs/seer-attention.md")]
 struct SeerAttentionPage;
+
+/// The page on profiling compiles and runs.
+#[cfg(all(doctest, feature = "simt"))]
+#[doc = include_str!("../docs/profiling.md")]
+struct ProfilingPage;
