@@ -198,10 +198,10 @@ fn hyper(stream: &Stream, case: &Case, budget: Duration) -> Result<Measured> {
         Some(_) => None,
     };
     Ok(Measured {
-        settings: format!(
-            "block {}, {} samples, exact up to {}",
-            config.block_size, config.sample_size, config.min_seq_len
-        ),
+        settings: match plan.is_exact() {
+            true => "exact at this length".into(),
+            false => format!("block {}, {} samples", config.block_size, config.sample_size),
+        },
         kernels: vec![attention::hyper_kernel(stream.device(), &plan)?.name],
         planning,
         attention,

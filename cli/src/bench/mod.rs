@@ -71,9 +71,6 @@ pub fn run(args: &Args) -> Result<()> {
     let cases = grid(args, device.is_simt())?.cases()?;
     let stream = device.new_stream()?;
     let mut results = Results::new(&device);
-    if let Some(note) = &results.note {
-        eprintln!("{note}");
-    }
     let progress = terminal::progress(cases.len());
     for case in &cases {
         progress.set_message(case.to_string());
