@@ -24,8 +24,10 @@
 //! # Features
 //! - `simt` (default): the SIMT host; needs a C++ compiler.
 //! - `cuda`: the GPU kernels; needs nvcc 12.8 or newer at build time, and a driver only to run on a GPU.
+//! - `nvtx`: ranges of planning and launching for Nsight Systems and other tools; needs nothing to build.
+//! - `tracing`: the same as `tracing` spans, target `lacuna`.
 //!
-//! Without either, everything compiles and every [`Device`] constructor says what is missing.
+//! Without the first two, everything compiles and every [`Device`] constructor says what is missing.
 #![warn(missing_docs, unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -35,13 +37,16 @@ mod error;
 mod kernels;
 pub mod methods;
 pub mod plan;
+mod profile;
 pub mod reference;
 mod schedule;
 mod shape;
 pub mod tensor;
 
 pub use attention::{ForwardOptions, KernelFamily, KernelInfo, PageLists, PagedKv, Ragged};
-pub use device::{Buffer, Counters, Device, SimtAsync, SimtConfig, SimtGuard, SimtPolicy, Stream};
+pub use device::{
+    Buffer, Counters, Device, Event, Graph, HostCalls, SimtAsync, SimtConfig, SimtGuard, SimtPolicy, Stream,
+};
 pub use error::{Error, Result};
 pub use half::{bf16, f16};
 pub use methods::{BucketOrder, HyperConfig, HyperPlan, S2Columns, S2Config, S2Variant, s2, seer};
@@ -69,3 +74,8 @@ struct ServingPage;
 #[cfg(all(doctest, feature = "simt"))]
 #[doc = include_str!("../docs/seer-attention.md")]
 struct SeerAttentionPage;
+
+/// The page on profiling compiles and runs.
+#[cfg(all(doctest, feature = "simt"))]
+#[doc = include_str!("../docs/profiling.md")]
+struct ProfilingPage;

@@ -12,7 +12,7 @@ echo "-- clang-format"
 tools/clang-format.sh --check
 # Separate folder: the skipped kernels must not be seen by builds that link.
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/lint
-for features in "" simt cuda simt,cuda; do
+for features in "" simt cuda simt,cuda simt,nvtx,tracing; do
   echo "-- clippy, library with features: ${features:-none}"
   cargo clippy --quiet -p lacuna --all-targets --no-default-features --features "$features" -- -D warnings
 done

@@ -17,7 +17,8 @@ step "CUDA compiler"
 tools/fetch-cuda.sh --if-needed
 
 # xtask is for developers; CI tests it where it uses it.
-suite=(cargo test --release --workspace --exclude lacuna-xtask --no-fail-fast)
+# Profilers' ranges are on: their own tests run, and the others show that nothing depends on them.
+suite=(cargo test --release --workspace --exclude lacuna-xtask --no-fail-fast --features lacuna/nvtx,lacuna/tracing)
 cuda=(--features "lacuna/cuda,lacuna-cli/cuda")
 
 failed=0

@@ -2,6 +2,7 @@
 
 mod attend;
 mod attention_call;
+mod bench;
 mod check;
 mod config;
 mod decode;
@@ -46,6 +47,7 @@ enum Command {
     Fidelity(fidelity::Args),
     Show(show::Args),
     Check(check::Args),
+    Bench(bench::Args),
     Info(info::Args),
 }
 
@@ -74,6 +76,7 @@ fn run(command: &Command) -> Result<()> {
         Command::Fidelity(args) => fidelity::run(args),
         Command::Show(args) => show::run(args),
         Command::Check(args) => check::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Info(args) => info::run(args),
     }
 }

@@ -20,7 +20,7 @@ struct MergeArgs {
 };
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) merge_columns_kernel(const __grid_constant__ MergeArgs args) {
+__global__ void __launch_bounds__(kThreads) backward_merge_kernel(const __grid_constant__ MergeArgs args) {
   const BackwardSchedule& schedule = args.schedule;
   const lacuna_shape& shape = args.params.forward.shape;
   const int slot = block_index();
@@ -55,9 +55,9 @@ int32_t backward_merge(const lacuna_backward_params& params, const BackwardSched
   const MergeArgs args{params, schedule, workspace.partials};
   const int64_t blocks = static_cast<int64_t>(params.forward.shape.batch) * schedule.slots;
   if (params.forward.shape.dtype == LACUNA_F16) {
-    return launch<merge_columns_kernel<Half>>("backward_merge_f16", blocks, kThreads, 0, stream, args);
+    return launch<backward_merge_kernel<Half>>("backward_merge_f16", blocks, kThreads, 0, stream, args);
   }
-  return launch<merge_columns_kernel<BFloat16>>("backward_merge_bf16", blocks, kThreads, 0, stream, args);
+  return launch<backward_merge_kernel<BFloat16>>("backward_merge_bf16", blocks, kThreads, 0, stream, args);
 }
 
 }  // namespace LACUNA_NS

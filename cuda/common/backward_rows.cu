@@ -23,7 +23,7 @@ __device__ __forceinline__ int64_t row_offset(const lacuna_strides& stride, int6
 }
 
 template <class T>
-__global__ void __launch_bounds__(kRowWarps * 32) rows_kernel(const __grid_constant__ RowsArgs args) {
+__global__ void __launch_bounds__(kRowWarps * 32) backward_rows_kernel(const __grid_constant__ RowsArgs args) {
   const lacuna_forward_params& p = args.params.forward;
   const lacuna_shape& shape = p.shape;
   const int64_t index = static_cast<int64_t>(block_index()) * kRowWarps + thread_index() / kWarpThreads;
@@ -58,7 +58,7 @@ struct SinkShared {
 };
 
 // dsink = -sum of exp(sink - lse) * delta. A block a head; sums meet in a tree.
-__global__ void __launch_bounds__(kSinkThreads) sink_kernel(const __grid_constant__ RowsArgs args) {
+__global__ void __launch_bounds__(kSinkThreads) backward_sink_kernel(const __grid_constant__ RowsArgs args) {
   const lacuna_forward_params& p = args.params.forward;
   const int head = block_index();
   const int thread = thread_index();
@@ -88,15 +88,15 @@ int32_t backward_rows(const lacuna_backward_params& params, const BackwardWorksp
   const int64_t blocks = (rows + kRowWarps - 1) / kRowWarps;
   const RowsArgs args{params, workspace};
   if (shape.dtype == LACUNA_F16) {
-    return launch<rows_kernel<Half>>("backward_rows_f16", blocks, kRowWarps * 32, 0, stream, args);
+    return launch<backward_rows_kernel<Half>>("backward_rows_f16", blocks, kRowWarps * 32, 0, stream, args);
   }
-  return launch<rows_kernel<BFloat16>>("backward_rows_bf16", blocks, kRowWarps * 32, 0, stream, args);
+  return launch<backward_rows_kernel<BFloat16>>("backward_rows_bf16", blocks, kRowWarps * 32, 0, stream, args);
 }
 
 int32_t backward_sink(const lacuna_backward_params& params, const BackwardWorkspace& workspace, void* stream) {
   const RowsArgs args{params, workspace};
-  return launch<sink_kernel>("backward_sink", params.forward.shape.q_heads, kSinkThreads, sizeof(SinkShared), stream,
-                             args);
+  return launch<backward_sink_kernel>("backward_sink", params.forward.shape.q_heads, kSinkThreads, sizeof(SinkShared),
+                                      stream, args);
 }
 
 }  // namespace LACUNA_NS

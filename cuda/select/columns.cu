@@ -18,7 +18,7 @@ struct ColumnsArgs {
   BackwardSchedule schedule;
 };
 
-__global__ void __launch_bounds__(kLengthThreads) lengths_kernel(const __grid_constant__ ColumnsArgs args) {
+__global__ void __launch_bounds__(kLengthThreads) backward_lengths_kernel(const __grid_constant__ ColumnsArgs args) {
   const int64_t index = static_cast<int64_t>(block_index()) * kLengthThreads + thread_index();
   if (index >= args.schedule.columns) return;
   const Column column = column_at(args.shape, args.schedule, static_cast<int>(index));
@@ -31,7 +31,7 @@ struct PiecesShared {
 };
 
 // A block a sequence. No part has fewer than `entries` entries, and there are at most `slots` parts.
-__global__ void __launch_bounds__(kScanThreads) pieces_kernel(const __grid_constant__ ColumnsArgs args) {
+__global__ void __launch_bounds__(kScanThreads) backward_pieces_kernel(const __grid_constant__ ColumnsArgs args) {
   const BackwardSchedule& schedule = args.schedule;
   PiecesShared& smem = shared<PiecesShared>();
   const int thread = thread_index();
@@ -76,9 +76,10 @@ int32_t schedule_columns(const lacuna_forward_params& params, const BackwardSche
   const int64_t blocks = (static_cast<int64_t>(schedule.columns) + kLengthThreads - 1) / kLengthThreads;
   const ScanArgs scan{schedule.lengths, schedule.columns,      0x7fffffff,
                       schedule.sums,    schedule.overflow + 1, schedule.order};
-  LACUNA_CHECK(launch<lengths_kernel>("backward_lengths", blocks, kLengthThreads, 0, stream, args));
+  LACUNA_CHECK(launch<backward_lengths_kernel>("backward_lengths", blocks, kLengthThreads, 0, stream, args));
   LACUNA_CHECK(launch<scan_kernel<ScanArgs>>("backward_order", 1, kScanThreads, sizeof(ScanShared), stream, scan));
-  return launch<pieces_kernel>("backward_pieces", params.shape.batch, kScanThreads, sizeof(PiecesShared), stream, args);
+  return launch<backward_pieces_kernel>("backward_pieces", params.shape.batch, kScanThreads, sizeof(PiecesShared),
+                                        stream, args);
 }
 
 }  // namespace LACUNA_NS

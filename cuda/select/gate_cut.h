@@ -27,7 +27,7 @@ __device__ __forceinline__ int64_t block_total(int64_t (&sums)[kScanThreads], in
 }
 
 template <class Args>
-__global__ void __launch_bounds__(kScanThreads) cut_kernel(const __grid_constant__ Args args) {
+__global__ void __launch_bounds__(kScanThreads) gate_cut_kernel(const __grid_constant__ Args args) {
   ScanShared& smem = shared<ScanShared>();
   const int thread = thread_index();
   const int64_t begin = static_cast<int64_t>(args.lists) * thread / kScanThreads;

@@ -51,7 +51,7 @@ int32_t launch_select(SelectArgs& args, void* stream) {
   constexpr auto kSelect = gate_select_kernel<kRows, kStages, false>;
   constexpr auto kReselect = gate_select_kernel<kRows, kStages, true>;
   LACUNA_CHECK(launch<kSelect>("gate_select", blocks, kScoreThreads, smem_bytes, stream, args));
-  LACUNA_CHECK(launch<cut_kernel<CutArgs>>("gate_cut", 1, kScanThreads, sizeof(ScanShared), stream, cut));
+  LACUNA_CHECK(launch<gate_cut_kernel<CutArgs>>("gate_cut", 1, kScanThreads, sizeof(ScanShared), stream, cut));
   if (p.capacity < static_cast<int64_t>(lists) * args.kv_blocks) {
     LACUNA_CHECK(launch<kReselect>("gate_reselect", blocks, kScoreThreads, smem_bytes, stream, args));
   }

@@ -49,7 +49,7 @@ __device__ __forceinline__ uint32_t entry_mask(const TransposeArgs& args, const 
 
 // Counts entries; with kFill, the counters start as the places where this warp's entries go.
 template <bool kFill>
-__global__ void __launch_bounds__(kSortWarps * 32) sort_kernel(const __grid_constant__ TransposeArgs args) {
+__global__ void __launch_bounds__(kSortWarps * 32) transpose_sort_kernel(const __grid_constant__ TransposeArgs args) {
   const lacuna_block_plan& plan = args.plan;
   const BackwardSchedule& schedule = args.schedule;
   const int64_t index = static_cast<int64_t>(block_index()) * kSortWarps + thread_index() / kWarpThreads;
@@ -103,7 +103,7 @@ __global__ void __launch_bounds__(kSortWarps * 32) sort_kernel(const __grid_cons
 }
 
 // Turns the counts of the warps of a tile into where each begins within the tile's entries.
-__global__ void __launch_bounds__(kTotalThreads) totals_kernel(const __grid_constant__ TransposeArgs args) {
+__global__ void __launch_bounds__(kTotalThreads) transpose_totals_kernel(const __grid_constant__ TransposeArgs args) {
   const BackwardSchedule& schedule = args.schedule;
   const int64_t row = static_cast<int64_t>(block_index()) * kTotalThreads + thread_index();
   if (row >= schedule.rows) return;
@@ -124,12 +124,12 @@ int32_t transpose_lists(const lacuna_forward_params& params, const BackwardSched
   const int64_t warps = static_cast<int64_t>(params.plan.plan_batch) * params.plan.heads * schedule.chunks;
   const int64_t blocks = (warps + kSortWarps - 1) / kSortWarps;
   const ScanArgs scan{schedule.totals, schedule.rows, schedule.capacity, schedule.offsets, schedule.overflow, nullptr};
-  LACUNA_CHECK(launch<sort_kernel<false>>("transpose_count", blocks, kSortWarps * 32, 0, stream, args));
-  LACUNA_CHECK(launch<totals_kernel>("transpose_totals",
-                                     (static_cast<int64_t>(schedule.rows) + kTotalThreads - 1) / kTotalThreads,
-                                     kTotalThreads, 0, stream, args));
+  LACUNA_CHECK(launch<transpose_sort_kernel<false>>("transpose_count", blocks, kSortWarps * 32, 0, stream, args));
+  LACUNA_CHECK(launch<transpose_totals_kernel>(
+      "transpose_totals", (static_cast<int64_t>(schedule.rows) + kTotalThreads - 1) / kTotalThreads, kTotalThreads, 0,
+      stream, args));
   LACUNA_CHECK(launch<scan_kernel<ScanArgs>>("transpose_scan", 1, kScanThreads, sizeof(ScanShared), stream, scan));
-  return launch<sort_kernel<true>>("transpose_fill", blocks, kSortWarps * 32, 0, stream, args);
+  return launch<transpose_sort_kernel<true>>("transpose_fill", blocks, kSortWarps * 32, 0, stream, args);
 }
 
 }  // namespace LACUNA_NS

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::host_calls::HostCalls;
 use super::stream::Handle;
 #[cfg(feature = "simt")]
 use super::{Machine, simt};
@@ -45,6 +46,7 @@ impl Buffer {
             _ => None,
         }
         .ok_or_else(out_of_memory)?;
+        HostCalls::count(|calls| calls.allocations += 1);
         Ok(Self { pointer, bytes, stream: stream.clone(), owned: true })
     }
 
@@ -124,6 +126,7 @@ impl Buffer {
     pub fn copy_from_host(&mut self, stream: &Stream, bytes: &[u8]) -> Result<()> {
         stream.device().check_memory("buffer", self.stream.device())?;
         self.check_size(bytes.len())?;
+        HostCalls::count(|calls| calls.copies += 1);
         ordered(stream, &[&self.stream], || match stream.handle() {
             #[cfg(feature = "simt")]
             Handle::Simt(_) => {
@@ -146,6 +149,7 @@ impl Buffer {
     pub fn copy_to_host(&self, stream: &Stream, bytes: &mut [u8]) -> Result<()> {
         stream.device().check_memory("buffer", self.stream.device())?;
         self.check_size(bytes.len())?;
+        HostCalls::count(|calls| calls.copies += 1);
         ordered(stream, &[&self.stream], || match stream.handle() {
             #[cfg(feature = "simt")]
             Handle::Simt(_) => {
@@ -174,6 +178,7 @@ impl Drop for Buffer {
         if !self.owned {
             return;
         }
+        HostCalls::count(|calls| calls.frees += 1);
         match self.stream.handle() {
             #[cfg(feature = "simt")]
             // SAFETY: made by `alloc`, freed once; launches are synchronous.

@@ -13,6 +13,9 @@ mod architectures;
 mod buffer;
 #[cfg(feature = "cuda")]
 mod cuda;
+mod event;
+mod graph;
+mod host_calls;
 mod order;
 mod simt;
 mod stream;
@@ -21,6 +24,9 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use buffer::Buffer;
+pub use event::Event;
+pub use graph::Graph;
+pub use host_calls::HostCalls;
 pub(crate) use order::ordered;
 pub use simt::{Counters, SimtAsync, SimtConfig, SimtGuard, SimtPolicy};
 pub use stream::Stream;

@@ -8,9 +8,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 #[cfg(feature = "cuda")]
 use super::cuda::CudaStream;
+use super::host_calls::HostCalls;
 #[cfg(feature = "simt")]
 use super::simt::SimtStream;
-use super::{Buffer, Counters, Device, Machine};
+use super::{Buffer, Counters, Device, Event, Graph, Machine};
 use crate::error::Result;
 use crate::kernels::table::Kernels;
 
@@ -88,12 +89,34 @@ impl Stream {
     /// # Errors
     /// [`Error::Cuda`](crate::Error::Cuda) when the driver reports one, perhaps of an earlier kernel.
     pub fn synchronize(&self) -> Result<()> {
+        HostCalls::count(|calls| calls.waits += 1);
         match self.0.handle {
             #[cfg(feature = "simt")]
             Handle::Simt(_) => Ok(()),
             #[cfg(feature = "cuda")]
             Handle::Cuda(ref stream) => stream.synchronize(),
         }
+    }
+
+    /// The moment at which the work that is on the stream now is done; does not wait for it.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`](crate::Error::Cuda) when the driver refuses.
+    pub fn record(&self) -> Result<Event> {
+        Event::record(self)
+    }
+
+    /// What `work` puts on this stream, as a CUDA graph: it is recorded and does not run. Only this thread's use of this
+    /// stream is captured, and all memory of the captured calls must have been made on this stream. What allocates, frees,
+    /// copies to the host or waits breaks a capture; planners, schedules' `rebuild` and attention do none of these
+    /// ([`HostCalls`](crate::HostCalls) counts them). Kernels that the process has not run yet are loaded on their first
+    /// launch, which a capture may not allow: run the step once before.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`](crate::Error::Unsupported) on the SIMT host, what `work` returns, or
+    /// [`Error::Cuda`](crate::Error::Cuda) when the driver refuses; the stream is usable after either.
+    pub fn capture(&self, work: impl FnOnce() -> Result<()>) -> Result<Graph> {
+        Graph::capture(self, work)
     }
 
     /// Work counted on this stream; `None` on CUDA.

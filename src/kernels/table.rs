@@ -5,6 +5,7 @@ use std::ffi::{CStr, c_char, c_void};
 use super::bindings as abi;
 use super::family::KernelFamily;
 use crate::error::{Error, Result};
+use crate::profile::range;
 
 /// The kernels built for one machine. Every function pointer of the table is present.
 #[derive(Clone, Copy)]
@@ -241,6 +242,7 @@ macro_rules! launches {
                 /// with the extent that sizes and strides say; `stream` belongs to this machine, and on CUDA its
                 /// context is current.
                 pub(crate) unsafe fn $name(&self, params: &$params, stream: *mut c_void) -> Result<()> {
+                    let _range = range!(stringify!($name));
                     // SAFETY: passed on to the caller.
                     let status = self.table.$name.map_or(abi::LACUNA_NO_KERNEL, |f| unsafe { f(params, stream) });
                     self.check(status, stringify!($name))

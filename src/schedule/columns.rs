@@ -5,6 +5,7 @@ use crate::device::{Buffer, Stream, ordered};
 use crate::error::{Error, Result};
 use crate::kernels::{bindings as abi, convert};
 use crate::plan::BlockPlan;
+use crate::profile::range;
 use crate::shape::{AttentionShape, Mask};
 
 /// What [`backward`](crate::attention::backward()) walks for the gradients of keys and values: for each tile of 64 keys of a
@@ -31,6 +32,7 @@ impl ColumnSchedule {
         options: &ForwardOptions<'_>,
         plan: &BlockPlan,
     ) -> Result<Self> {
+        let _range = range!("columns.build", q_len = shape.q_len, kv_len = shape.kv_len);
         plan.check_device(stream)?;
         let memory = stream.alloc_bytes(backward_sizes(stream.device(), shape, options, plan)?.schedule)?;
         let mut schedule = Self { plan: plan.id(), shape: *shape, mask: options.mask, memory };

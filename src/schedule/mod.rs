@@ -9,6 +9,7 @@ use crate::device::{Stream, ordered};
 use crate::error::{Error, Result};
 use crate::kernels::{bindings as abi, convert};
 use crate::plan::BlockPlan;
+use crate::profile::range;
 use crate::shape::{AttentionShape, Mask};
 use crate::tensor::Tensor;
 
@@ -60,6 +61,7 @@ impl Schedule {
         options: &ForwardOptions<'_>,
         plan: &BlockPlan,
     ) -> Result<Self> {
+        let _range = range!("schedule.build", q_len = shape.q_len, kv_len = shape.kv_len);
         options.mask.validate(shape)?;
         let geometry = plan.geometry(shape)?;
         plan.check_device(stream)?;

@@ -3,6 +3,10 @@
 mod page;
 mod picture;
 mod plot;
+pub mod theme;
 
-pub use page::render;
+pub use page::{mark, render};
 pub use picture::standalone as standalone_svg;
+
+/// The style sheet of every page.
+pub const STYLE: &str = include_str!("style.css");

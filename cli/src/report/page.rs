@@ -15,7 +15,7 @@ pub fn render(results: &Results) -> Result<String> {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 title { "lacuna: sparse attention on a real language model" }
-                style { (PreEscaped(include_str!("style.css"))) }
+                style { (PreEscaped(super::STYLE)) }
             }
             body {
                 (heading(results))
@@ -57,7 +57,7 @@ fn heading(results: &Results) -> Markup {
 }
 
 /// The logo: a lower triangle with blocks left out.
-fn mark() -> Markup {
+pub fn mark() -> Markup {
     html! {
         svg viewBox="0 0 4 4" aria-hidden="true" {
             path fill="var(--line)" d="M0 0h1v1h1v1h1v1h1v1h-4z" {}

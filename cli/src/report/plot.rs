@@ -1,5 +1,6 @@
 //! The plot of density against quality.
 
+use super::theme::{INK, LINE, PAPER, QUIET, series, themed};
 use crate::demo::results::{Family, Results};
 use crate::failure::{Failure, Result};
 use plotters::prelude::*;
@@ -11,22 +12,16 @@ const SIZE: (u32, u32) = (860, 440);
 /// Pixels of a numbered circle.
 const RADIUS: i32 = 9;
 
-/// Colours that stand for the page's own: plotters writes plain colours, the page wants its light or dark ones.
-const INK: RGBColor = RGBColor(1, 1, 1);
-const QUIET: RGBColor = RGBColor(2, 2, 2);
-const LINE: RGBColor = RGBColor(3, 3, 3);
-const PAPER: RGBColor = RGBColor(4, 4, 4);
-
 fn family_color(family: Family) -> RGBColor {
-    let index = Family::ALL.iter().position(|&f| f == family).unwrap_or(0);
-    RGBColor(16 + index as u8, 0, 0)
+    series(Family::ALL.iter().position(|&f| f == family).unwrap_or(0))
 }
 
 /// Bits per byte over density: a numbered point a row of the table, and a line at dense.
 pub fn density_against_quality(results: &Results) -> Result<String> {
     let mut svg = String::new();
     draw(results, &mut svg).map_err(|e| Failure::Failed(format!("report: {e}")))?;
-    Ok(themed(svg))
+    let names = Family::ALL.map(|family| family.name().to_lowercase());
+    Ok(themed(svg, SIZE, "bits per byte over density", &names.each_ref().map(String::as_str)))
 }
 
 fn draw(results: &Results, svg: &mut String) -> Result<(), Box<dyn std::error::Error>> {
@@ -98,21 +93,6 @@ fn spread(points: &[(i32, i32)]) -> Vec<(i32, i32)> {
         }
     }
     centres.into_iter().map(|(x, y)| (x.round() as i32, y.round() as i32)).collect()
-}
-
-/// Replaces the stand-in colours by the page's variables and lets the drawing scale.
-fn themed(svg: String) -> String {
-    let variable = |color: RGBColor| format!("#{:02X}{:02X}{:02X}", color.0, color.1, color.2);
-    let mut svg = svg
-        .replace(&variable(INK), "var(--ink)")
-        .replace(&variable(QUIET), "var(--quiet)")
-        .replace(&variable(LINE), "var(--line)")
-        .replace(&variable(PAPER), "var(--card)");
-    for family in Family::ALL {
-        svg = svg.replace(&variable(family_color(family)), &format!("var(--{})", family.name().to_lowercase()));
-    }
-    let size = format!(r#"width="{}" height="{}" "#, SIZE.0, SIZE.1);
-    svg.replacen(&size, r#"role="img" aria-label="bits per byte over density" "#, 1)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use crate::device::{Buffer, Stream, ordered};
 use crate::error::{Error, Result};
 use crate::kernels::{bindings as abi, convert};
 use crate::plan::BlockPlan;
+use crate::profile::range;
 use crate::schedule::{ColumnSchedule, Schedule};
 use crate::shape::{AttentionShape, Mask};
 use crate::tensor::{Half, Tensor, TensorView};
@@ -70,6 +71,7 @@ impl HyperPlan {
     /// As [`HyperConfig::validate`]; [`Error::Unsupported`] or [`Error::NoKernel`] when no kernel serves the shape;
     /// [`Error::OutOfMemory`].
     pub fn new(stream: &Stream, shape: &AttentionShape, mask: &Mask, config: &HyperConfig) -> Result<Self> {
+        let _range = range!("hyper.new", q_len = shape.q_len, kv_len = shape.kv_len);
         config.validate(shape, mask)?;
         let plan = |kind| Self { config: config.clone(), shape: *shape, mask: *mask, kind };
         if config.is_exact(shape, mask) {

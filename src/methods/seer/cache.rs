@@ -11,6 +11,7 @@ use super::stages::{Projection, pool};
 use crate::device::{Buffer, Stream, ordered};
 use crate::error::{Error, Result};
 use crate::kernels::bindings as abi;
+use crate::profile::range;
 use crate::tensor::{Half, Tensor, TensorView};
 
 /// What a gate says about its keys.
@@ -109,6 +110,7 @@ impl GateCache {
         span: Span<'_>,
         workspace: &mut Buffer,
     ) -> Result<()> {
+        let _range = range!("seer.append", tokens = gate_k.dims()[2]);
         let sizes = self.sizes;
         let [_, _, tokens, _] = gate_k.dims();
         check_dims("gate_k", gate_k.dims(), [self.batch, sizes.kv_heads, tokens, sizes.head_dim])?;

@@ -13,6 +13,7 @@ use crate::device::{Buffer, Stream, ordered};
 use crate::error::{Error, Result};
 use crate::kernels::bindings as abi;
 use crate::plan::{BlockPlan, BlockSize, ListRows};
+use crate::profile::range;
 use crate::shape::AttentionShape;
 use crate::tensor::{Half, Tensor, TensorView};
 
@@ -217,6 +218,7 @@ impl<T: Half> DecodeGate<T> {
         logits: Option<&mut Tensor<f32>>,
         workspace: &mut Buffer,
     ) -> Result<()> {
+        let _range = range!("seer.decode_select", q_len = shape.q_len, kv_len = shape.kv_len);
         self.check_shape(shape, options)?;
         self.check_cache(cache, shape.batch, shape.kv_len)?;
         check_dims("gate_q", gate_q.dims(), [shape.batch, self.q_heads, shape.q_len, self.head_dim])?;

@@ -12,6 +12,7 @@ use crate::device::{Buffer, Stream, ordered};
 use crate::error::{Error, Result};
 use crate::kernels::bindings as abi;
 use crate::plan::{BlockPlan, BlockSize, ListRows};
+use crate::profile::range;
 use crate::shape::{AttentionShape, Mask};
 use crate::tensor::{Half, Tensor, TensorView};
 
@@ -277,6 +278,7 @@ impl<T: Half> SeerGate<T> {
         logits: Option<&mut Tensor<f32>>,
         workspace: &mut Buffer,
     ) -> Result<()> {
+        let _range = range!("seer.select", q_len = shape.q_len, kv_len = shape.kv_len);
         self.check_shape(shape, mask, options)?;
         check_dims("gate_q", gate_q.dims(), [shape.batch, self.q_heads, shape.q_len, self.head_dim])?;
         if let Keys::Tokens(gate_k) = &keys {

@@ -8,6 +8,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use cudarc::driver::result::{self as driver, DriverError};
 use cudarc::driver::sys;
 
+mod capture;
+mod event;
+
+pub(super) use capture::CudaGraph;
+pub(super) use event::CudaEvent;
+
 use super::architectures;
 use crate::error::{Error, Result};
 use crate::kernels::table::Kernels;
