@@ -362,6 +362,26 @@ fn hyper_attention_costs_nothing() {
             };
             let launches = launches_of(stream, &mut step);
             check_free("update and hyper_forward", stream, launches, step);
+
+            let mut d = Inputs::new(stream, &SHAPE);
+            let bytes = attention::hyper_backward_workspace_bytes(stream.device(), &plan).unwrap();
+            let mut workspace = stream.alloc_bytes(bytes).unwrap();
+            let mut step = || {
+                let inputs = BackwardInputs {
+                    q: x.q.view(),
+                    k: x.k.view(),
+                    v: x.v.view(),
+                    out: x.out.view(),
+                    lse: x.lse.view(),
+                    dout: d.out.view(),
+                    dlse: Some(d.lse.view()),
+                };
+                let mut gradients =
+                    GradientsMut { dq: d.q.view_mut(), dk: d.k.view_mut(), dv: d.v.view_mut(), dsink: None };
+                attention::hyper_backward(stream, &plan, None, &inputs, &mut gradients, &mut workspace)
+            };
+            let launches = launches_of(stream, &mut step);
+            check_free("hyper_backward", stream, launches, step);
         }
     }
 }
