@@ -32,6 +32,8 @@ impl Event {
             Handle::Simt(_) => Moment::Simt(Instant::now()),
             #[cfg(feature = "cuda")]
             Handle::Cuda(cuda) => Moment::Cuda(cuda.record()?),
+            #[cfg(not(any(feature = "simt", feature = "cuda")))]
+            _ => unreachable!("a build without a machine has no stream"),
         };
         Ok(Self { device: stream.device().clone(), moment })
     }

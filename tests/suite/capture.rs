@@ -158,8 +158,8 @@ fn expected(stream: &Stream) -> Vec<[Vec<u32>; 4]> {
     };
     let all: Vec<_> = LOADS.map(one).into();
     // The data reach every result, or equal bits would say nothing.
-    for part in 0..4 {
-        assert!(all[0][part] != all[1][part] && all[1][part] != all[2][part] && all[0][part] == all[3][part]);
+    for (part, first) in all[0].iter().enumerate() {
+        assert!(*first != all[1][part] && all[1][part] != all[2][part] && *first == all[3][part]);
     }
     all
 }

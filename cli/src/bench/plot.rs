@@ -4,6 +4,7 @@ use super::results::{Results, Row, duration};
 use crate::failure::{Failure, Result};
 use crate::report::theme::{INK, LINE, QUIET, series, themed};
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 /// Pixels of a drawing; it scales with the page.
 const SIZE: (u32, u32) = (860, 400);
@@ -59,6 +60,12 @@ fn draw_times(rows: &[&Row], svg: &mut String) -> Result<(), Box<dyn std::error:
         let points = line.iter().map(|row| (row.len as f64, row.seconds()));
         chart.draw_series(LineSeries::new(points.clone(), color(line[0]).stroke_width(2)))?;
         chart.draw_series(points.map(|point| Circle::new(point, 4, color(line[0]).filled())))?;
+        // Lines of one method differ in what density was asked for.
+        if let (Some(asked), Some(last)) = (line[0].asked, line.last()) {
+            let (x, y) = chart.backend_coord(&(last.len as f64, last.seconds()));
+            let style = font(12, &color(line[0])).pos(Pos::new(HPos::Left, VPos::Center));
+            area.draw(&Text::new(format!("{} %", asked * 100.0), (x + 9, y), style))?;
+        }
     }
     area.present()?;
     Ok(())

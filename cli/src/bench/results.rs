@@ -124,7 +124,7 @@ impl Results {
                 row.planning_seconds.map_or("once".into(), |timing| duration(timing.median)),
                 duration(row.attention_seconds.median),
                 row.speedup.map_or(String::new(), |speedup| format!("{:.2} x", speedup)),
-                row.useful_tflops.map_or(String::new(), |tflops| significant(tflops)),
+                row.useful_tflops.map_or(String::new(), significant),
             ]);
         }
         let mut text = format!("{} ({})\n", self.device, self.device_choice);
