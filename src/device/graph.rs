@@ -6,7 +6,7 @@ use std::fmt;
 use super::cuda::CudaGraph;
 use super::stream::Handle;
 use super::{Device, Stream};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// A CUDA graph of what one stream was given, made by [`Stream::capture`].
 pub struct Graph {
@@ -20,7 +20,7 @@ impl Graph {
     pub(super) fn capture(stream: &Stream, work: impl FnOnce() -> Result<()>) -> Result<Self> {
         match stream.handle() {
             #[cfg(feature = "simt")]
-            Handle::Simt(_) => Err(Error::Unsupported {
+            Handle::Simt(_) => Err(crate::Error::Unsupported {
                 what: "capturing work on the SIMT host".into(),
                 hint: "its launches return when they are done; call the functions again instead".into(),
             }),
@@ -39,7 +39,7 @@ impl Graph {
     /// writes, or writes what it reads, but in the order of `stream`: a graph knows no owners.
     ///
     /// # Errors
-    /// [`Error::Device`] for a stream of another device, [`Error::Cuda`] when the driver refuses.
+    /// [`Error::Device`](crate::Error::Device) for a stream of another device, [`Error::Cuda`](crate::Error::Cuda) when the driver refuses.
     pub unsafe fn launch(&mut self, stream: &Stream) -> Result<()> {
         stream.device().check_memory("graph", &self.device)?;
         match stream.handle() {
