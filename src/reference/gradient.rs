@@ -283,6 +283,39 @@ mod tests {
         }
     }
 
+    /// The pairs of HyperAttention, samples weighed by their number, on all levels.
+    #[test]
+    fn gradients_of_hyper_attention_match_finite_differences() {
+        use super::super::{HyperEstimator, HyperRanks};
+        use crate::{HyperConfig, Mask};
+        let (q_ranks, k_ranks): (Vec<u16>, Vec<u16>) =
+            ((0..2 * 4 * 7).map(|i| i * 5 % 4).collect(), (0..2 * 2 * 7).map(|i| i * 3 % 4).collect());
+        let shape = AttentionShape { q_len: 7, kv_len: 7, ..SHAPE };
+        let config = HyperConfig { block_size: 2, sample_size: 3, min_seq_len: 1, ..HyperConfig::default() };
+        let (dout, dlse) = (numbers(4, 2 * 4 * 7 * 4), numbers(5, 2 * 4 * 7));
+        for mask in [Mask::FULL, Mask::CAUSAL] {
+            let ranks = HyperRanks { q: &q_ranks, k: &k_ranks };
+            let visible = HyperEstimator::new(&config, &shape, &mask, ranks, None).unwrap();
+            let mut tensors = [numbers(1, 2 * 4 * 7 * 4), numbers(2, 2 * 2 * 7 * 4), numbers(3, 2 * 2 * 7 * 4)];
+            let [q, k, v] = &tensors;
+            let got = Problem::new(shape, q, k, v).gradients(&visible, &dout, Some(&dlse)).unwrap();
+            for (tensor, gradient) in [got.dq, got.dk, got.dv].iter().enumerate() {
+                for (index, got) in gradient.iter().enumerate() {
+                    let (step, value) = (1e-5, tensors[tensor][index]);
+                    let mut loss_at = |value| {
+                        tensors[tensor][index] = value;
+                        let [q, k, v] = &tensors;
+                        let attended = Problem::new(shape, q, k, v).attend(&visible).unwrap();
+                        dot(&attended.out, &dout) + dot(&attended.lse, &dlse)
+                    };
+                    let slope = (loss_at(value + step) - loss_at(value - step)) / (2.0 * step);
+                    loss_at(value);
+                    assert!((got - slope).abs() < 1e-7, "tensor {tensor}, element {index}: {got}, not {slope}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn the_ideal_is_near_and_judged_by_itself() {
         let inputs = Inputs::new(3);

@@ -96,7 +96,7 @@ impl Grid {
             }
         }
         if cases.is_empty() {
-            return request!("bench: nothing to measure: hyper has no pass but forward");
+            return request!("bench: nothing to measure: hyper has no decode");
         }
         Ok(cases)
     }
@@ -104,7 +104,7 @@ impl Grid {
 
 /// Whether a method has a pass that is measured.
 fn has(method: Method, pass: Pass) -> bool {
-    method != Method::Hyper || pass == Pass::Forward
+    method != Method::Hyper || pass != Pass::Decode
 }
 
 impl Case {
@@ -142,8 +142,8 @@ mod tests {
     #[test]
     fn every_combination_that_there_is() {
         let cases = grid().cases().unwrap();
-        // Dense and two densities of blocks in each pass, hyper in one; each for two head dims.
-        assert_eq!(cases.len(), 2 * (3 * 3 + 1));
+        // Dense and two densities of blocks in each pass, hyper in two; each for two head dims.
+        assert_eq!(cases.len(), 2 * (3 * 3 + 2));
         assert!(cases.iter().all(|case| (case.shape.q_len == 1) == (case.pass == Pass::Decode)));
     }
 

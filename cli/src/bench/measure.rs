@@ -183,11 +183,18 @@ fn hyper(stream: &Stream, case: &Case, budget: Duration) -> Result<Measured> {
         Some(time(stream, budget, || plan.update(stream, x.q.view(), x.k.view()))?)
     };
     let mut workspace = stream.alloc_bytes(attention::hyper_workspace_bytes(&plan))?;
-    let attention = time(stream, budget, || {
+    let mut forward = || {
         let (q, k, v) = (x.q.view(), x.k.view(), x.v.view());
         let (out, lse) = (x.out.view_mut(), Some(x.lse.view_mut()));
         attention::hyper_forward(stream, &plan, None, q, k, v, out, lse, &mut workspace)
-    })?;
+    };
+    let (attention, kernels) = if case.pass == Pass::Backward {
+        forward()?;
+        let kernels = attention::hyper_backward_kernels(stream.device(), &plan)?.map(|kernel| kernel.name);
+        (hyper_backward(stream, &plan, &x, budget)?, kernels.into())
+    } else {
+        (time(stream, budget, forward)?, vec![attention::hyper_kernel(stream.device(), &plan)?.name])
+    };
     let dense_pairs = dense_pairs(shape);
     let pairs = match plan.ranks(stream)? {
         None => Some(dense_pairs),
@@ -202,12 +209,30 @@ fn hyper(stream: &Stream, case: &Case, budget: Duration) -> Result<Measured> {
             true => "exact at this length".into(),
             false => format!("block {}, {} samples", config.block_size, config.sample_size),
         },
-        kernels: vec![attention::hyper_kernel(stream.device(), &plan)?.name],
+        kernels,
         planning,
         attention,
         pairs,
         dense_pairs,
     })
+}
+
+fn hyper_backward(stream: &Stream, plan: &HyperPlan, x: &Inputs, budget: Duration) -> Result<Timing> {
+    let mut d = Inputs::new(stream, plan.shape())?;
+    let dout = Tensor::<bf16>::random(stream, x.q.dims(), 4)?;
+    let bytes = attention::hyper_backward_workspace_bytes(stream.device(), plan)?;
+    let mut workspace = stream.alloc_bytes(bytes)?;
+    let inputs = BackwardInputs {
+        q: x.q.view(),
+        k: x.k.view(),
+        v: x.v.view(),
+        out: x.out.view(),
+        lse: x.lse.view(),
+        dout: dout.view(),
+        dlse: None,
+    };
+    let mut gradients = GradientsMut { dq: d.q.view_mut(), dk: d.k.view_mut(), dv: d.v.view_mut(), dsink: None };
+    time(stream, budget, || attention::hyper_backward(stream, plan, None, &inputs, &mut gradients, &mut workspace))
 }
 
 #[cfg(test)]
