@@ -81,9 +81,14 @@ int32_t launch_portable(const lacuna_forward_params& p, void* stream) {
 
 int32_t launch_hopper(const lacuna_forward_params& p, void* stream) {
   if constexpr (kHopperBuilt) {
-    const bool gather = sm90::needs_gather(p.shape);
-    if (p.shape.head_dim == 64) return gather ? sm90::forward_gather_d64(p, stream) : sm90::forward_d64(p, stream);
-    return gather ? sm90::forward_gather_d128(p, stream) : sm90::forward_d128(p, stream);
+    const bool d64 = p.shape.head_dim == 64;
+    if (sm90::needs_gather(p.shape)) {
+      return d64 ? sm90::forward_gather_d64(p, stream) : sm90::forward_gather_d128(p, stream);
+    }
+    if (has_lengths(p.shape)) {
+      return d64 ? sm90::forward_ragged_d64(p, stream) : sm90::forward_ragged_d128(p, stream);
+    }
+    return d64 ? sm90::forward_d64(p, stream) : sm90::forward_d128(p, stream);
   } else {
     (void)p;
     (void)stream;

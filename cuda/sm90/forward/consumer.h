@@ -99,7 +99,7 @@ struct Consumer {
   }
 
   // One box after the other: what is masked, or wanted in part. Returns whether it was the last tile of the item.
-  __device__ __forceinline__ bool boxes(uint32_t q, KeyTile& tile, int first_row) {
+  __device__ __forceinline__ bool boxes(uint32_t q, KeyTile& tile, const Work& work) {
     const int stage = ring.stage;
     mbarrier_wait(smem.v_full[stage], ring.parity);
 #pragma unroll 1
@@ -115,7 +115,8 @@ struct Consumer {
       transform_scores<Traits>(s, rule);
       if (tile.masked(box, warpgroup)) {
         const int key = box == 0 ? tile.key[0] : tile.key[1];  // an index would put the tile into local memory
-        mask_box(s, args.params, first_row + warp * 16 + lane / 4, key, tile.missing(box));
+        mask_box(s, lengths_of<Traits::kRagged>(args.params, work), args.params.mask,
+                 work.first_row[warpgroup] + warp * 16 + lane / 4, key, tile.missing(box));
       }
       softmax_step(s, rule.factor, state, rescale);
       pack_probabilities<T>(s, p);
@@ -148,15 +149,15 @@ struct Consumer {
       state = empty_rows();
 #pragma unroll
       for (int i = 0; i < kDim / 2; ++i) o[i] = 0.0f;
-      const uint32_t q = shared_address(smem.q[buffer]) + warpgroup * kWarpgroupRows * kPanelElements * 2;
+      T* query = smem.q[buffer] + warpgroup * kWarpgroupRows * kPanelElements;
+      const uint32_t q = shared_address(query);
       if (work.keys != 0) {
-        const int first_row = work.first_row[warpgroup];
         KeyTile tile = arrived(ring.stage, ring.parity);
         for (bool last = false; !last;) {
-          last = tile.whole(warpgroup) ? whole_tiles(q, tile) : boxes(q, tile, first_row);
+          last = tile.whole(warpgroup) ? whole_tiles(q, tile) : boxes(q, tile, work);
         }
       }
-      write_rows<Traits>(args, work, q, warpgroup, warp, lane, rule.factor, state, o);
+      write_rows<Traits>(args, work, query, warpgroup, warp, lane, rule.factor, state, o);
       // Every lane has read the item.
       sync_warp();
       release(smem.q_empty[buffer]);

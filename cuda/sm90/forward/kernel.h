@@ -35,14 +35,14 @@ __global__ void __launch_bounds__(kThreads, 1) forward_kernel(const __grid_const
   if (thread_index() == 0) init_barriers<Traits>(smem);
   sync_threads();
   if (warp < kWarpgroupThreads / 32) {
-    release_registers<kProducerRegisters>();
+    release_registers<Traits::kProducerRegisters>();
     if constexpr (Traits::kGather) {
       produce_by_gather<Traits>(args, smem);
     } else if (warp == 0) {
       produce_by_tma<Traits>(args, smem);
     }
   } else {
-    take_registers<kConsumerRegisters>();
+    take_registers<Traits::kConsumerRegisters>();
     const int consumer = warp - kWarpgroupThreads / 32;
     Consumer<Traits> work{args, smem, consumer / 4, consumer % 4, thread_index() % 32, score_rule(args.params), {},
                           {},   {}};

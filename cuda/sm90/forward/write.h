@@ -2,6 +2,7 @@
 #pragma once
 
 #include "common/row_result.h"
+#include "common/swizzle.h"
 #include "ptx/bulk.h"
 #include "ptx/fence_proxy.h"
 #include "ptx/stmatrix.h"
@@ -23,12 +24,38 @@ __device__ __forceinline__ void write_partial(const lacuna_forward_params& p, in
   }
 }
 
-// A warp's 16 rows go over the rows of Q that it alone has read, and from there by TMA, which drops what lies outside
-// the tensor.
+// 16 rows of a warp from shared memory, those that are the sequence's: its neighbours' rows come right before and
+// after.
 template <class Traits>
-__device__ __forceinline__ void write_tile(const ForwardArgs& args, const Work& work, uint32_t q, int warpgroup,
-                                           int warp, int lane, const float (&o)[Traits::kHeadDim / 2]) {
+__device__ __forceinline__ void write_own_rows(const lacuna_forward_params& p, const Work& work,
+                                               const typename Traits::Element* tile, int warp_row, int head, int lane) {
   using T = typename Traits::Element;
+  struct alignas(16) Chunk {
+    T elements[8];
+  };
+  constexpr int kChunks = Traits::kHeadDim / 8;
+  constexpr int kPanelChunks = kPanelElements / 8;
+  T* out = static_cast<T*>(p.out) + head * p.out_stride.head + work.q_first * p.out_stride.seq;
+#pragma unroll 2
+  for (int i = 0; i < 16 * kChunks / kWarpThreads; ++i) {
+    const int at = i * kWarpThreads + lane;
+    const int row = at / kChunks;
+    const int chunk = at % kChunks;
+    if (warp_row + row < 0 || warp_row + row >= work.q_len) continue;
+    const T* from =
+        tile + chunk / kPanelChunks * (Traits::kPanelBytes / 2) + swizzled<kPanelElements>(row, chunk % kPanelChunks);
+    *reinterpret_cast<Chunk*>(out + (warp_row + row) * p.out_stride.seq + chunk * 8) =
+        *reinterpret_cast<const Chunk*>(from);
+  }
+}
+
+// A warp's 16 rows go over the rows of Q that it alone has read, and from there by TMA, which drops what lies outside
+// the tensor. `tile`: Q of the warpgroup.
+template <class Traits>
+__device__ __forceinline__ void write_tile(const ForwardArgs& args, const Work& work, typename Traits::Element* tile,
+                                           int warpgroup, int warp, int lane, const float (&o)[Traits::kHeadDim / 2]) {
+  using T = typename Traits::Element;
+  const uint32_t q = shared_address(tile);
   const int row = warp * 16 + lane % 16;
 #pragma unroll
   for (int k = 0; k < Traits::kHeadDim / 16; ++k) {
@@ -39,21 +66,28 @@ __device__ __forceinline__ void write_tile(const ForwardArgs& args, const Work& 
   }
   fence_async_shared();
   sync_warp();
+  const int first = work.first_row[warpgroup] + warp * 16;
+  const bool packed = Traits::kRagged && args.params.shape.cu_seqlens_q != nullptr;
+  if (packed && (first < 0 || first + 16 > work.q_len)) {
+    write_own_rows<Traits>(args.params, work, tile + warp * 16 * kPanelElements, first, work.head[warpgroup], lane);
+    return;
+  }
   if (lane != 0) return;
   for (int panel = 0; panel < Traits::kPanels; ++panel) {
     tma_store_4d(args.out, q + panel * Traits::kPanelBytes + warp * 16 * kPanelElements * 2, panel * kPanelElements,
-                 work.first_row[warpgroup] + warp * 16, work.head[warpgroup], work.batch);
+                 Traits::kRagged ? work.q_first + first : first, work.head[warpgroup], packed ? 0 : work.batch);
   }
   bulk_commit();
   bulk_wait_read<0>();
 }
 
 template <class Traits>
-__device__ __forceinline__ void write_rows(const ForwardArgs& args, const Work& work, uint32_t q, int warpgroup,
-                                           int warp, int lane, float factor, RowState& state,
+__device__ __forceinline__ void write_rows(const ForwardArgs& args, const Work& work, typename Traits::Element* tile,
+                                           int warpgroup, int warp, int lane, float factor, RowState& state,
                                            float (&o)[Traits::kHeadDim / 2]) {
   const lacuna_forward_params& p = args.params;
   const int head = work.head[warpgroup];
+  const int q_len = lengths_of<Traits::kRagged>(p, work).q_len;
   quad_sum(state.sum);
   float inverse[2];
 #pragma unroll
@@ -61,19 +95,19 @@ __device__ __forceinline__ void write_rows(const ForwardArgs& args, const Work& 
     const RowResult result = row_result(p, head, work.split, factor, state.maximum[r], state.sum[r]);
     inverse[r] = result.factor;
     const int row = work.first_row[warpgroup] + warp * 16 + lane / 4 + 8 * r;
-    if (lane % 4 == 0 && row >= 0 && row < p.shape.q_len) {
-      write_lse(p, work.split, work.batch, head, row, result.lse);
+    if (lane % 4 == 0 && row >= 0 && row < q_len) {
+      write_lse(p, work.split, work.batch, head, Traits::kRagged ? work.q_first + row : row, result.lse);
     }
   }
   scale_rows(o, inverse);
   if (p.splits == 1) {
-    write_tile<Traits>(args, work, q, warpgroup, warp, lane, o);
+    write_tile<Traits>(args, work, tile, warpgroup, warp, lane, o);
     return;
   }
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const int row = work.first_row[warpgroup] + warp * 16 + lane / 4 + 8 * r;
-    if (row < 0 || row >= p.shape.q_len) continue;
+    if (row < 0 || row >= q_len) continue;
     write_partial<Traits>(p, partial_row(p, work.split, work.batch, head, row), r, lane, o);
   }
 }
