@@ -139,7 +139,7 @@ package() {
   local required
   for required in build.rs build/cuda.rs cuda/lacuna_kernels.h src/lib.rs src/kernels/bindings.rs LICENSE-MIT \
     LICENSE-APACHE README.md; do
-    echo "$list" | grep -qx "$required" || { echo "$required is missing from the package"; return 1; }
+    grep -qx "$required" <<<"$list" || { echo "$required is missing from the package"; return 1; }
   done
   if ! cargo publish --dry-run -p lacuna --allow-dirty; then
     echo "-- publishing needs the registry's index; the same check without it:"

@@ -2,8 +2,8 @@
 
 use crate::harness::{Case, Outcome, shape, simt, streams, uniform};
 use lacuna::{
-    AttentionShape, BlockFormula, BlockPlan, BlockSize, Error, ForwardOptions, Half, KernelFamily, Mask, PagedKv,
-    Ragged, Result, Schedule, Stream, Tensor, attention, bf16, f16,
+    AttentionShape, BlockFormula, BlockPlan, BlockSize, Device, Error, ForwardOptions, Half, KernelFamily, Mask,
+    PagedKv, Ragged, Result, Schedule, SimtAsync, SimtConfig, SimtPolicy, Stream, Tensor, attention, bf16, f16,
 };
 
 /// Where queries and keys of the sequences are.
@@ -414,6 +414,27 @@ fn queries_before_the_first_key() {
                     let out = &all[sequence].out[at * 64..(at + 1) * 64];
                     let nothing = all[sequence].lse[at] == f32::NEG_INFINITY && out.iter().all(|&x| x == 0.0);
                     assert_eq!(nothing, row < hidden, "sequence {sequence}, row {row}");
+                }
+            }
+        }
+    }
+}
+
+/// Hopper's pipeline: whoever goes first, and however late copies land.
+#[test]
+fn every_schedule_gives_the_same_bits() {
+    for (keys, head_dim) in [(Keys::Packed, 128), (Keys::WidePages, 64), (Keys::Paged, 128)] {
+        let lens = [(130, 190), (0, 70), (40, 40), (66, 133)];
+        let batch = Batch { keys, head_dim, family: KernelFamily::Hopper, ..Batch::new(&lens, Mask::CAUSAL) };
+        let expected = batch.run::<bf16>(&simt(9), &BlockPlan::dense()).unwrap();
+        for policy in [SimtPolicy::RoundRobin, SimtPolicy::RandomLane, SimtPolicy::WarpFirst, SimtPolicy::Priority] {
+            for async_mode in [SimtAsync::Late, SimtAsync::Early, SimtAsync::Mixed] {
+                for (seed, sm_count) in [(0, 1), (1, 5), (2, 100)] {
+                    let config = SimtConfig { policy, async_mode, sm_count, ..SimtConfig::checked(seed) };
+                    let stream = Device::simt_with(config).unwrap().new_stream().unwrap();
+                    let outcomes = batch.run::<bf16>(&stream, &BlockPlan::dense()).unwrap();
+                    let same = outcomes.iter().zip(&expected).take(lens.len()).all(|(a, b)| a.same_bits(b));
+                    assert!(same, "{keys:?} {config:?}");
                 }
             }
         }
