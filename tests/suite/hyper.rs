@@ -4,8 +4,8 @@ use crate::harness::{Case, Outcome, Storage, shape, simt, streams, uniform};
 use lacuna::methods::hyper;
 use lacuna::reference::{HyperEstimator, HyperRanks, TokenMask, hyper_hash};
 use lacuna::{
-    BucketOrder, Counters, Device, Error, Half, HyperConfig, HyperPlan, Mask, SimtAsync, SimtConfig, SimtGuard,
-    SimtPolicy, Stream, Tensor, attention, bf16, f16,
+    BucketOrder, Counters, Device, Error, Half, HyperConfig, HyperPlan, KernelFamily, Mask, SimtAsync, SimtConfig,
+    SimtGuard, SimtPolicy, Stream, Tensor, attention, bf16, f16,
 };
 use proptest::prelude::*;
 
@@ -71,6 +71,7 @@ impl HyperCase {
         lse.fill_bytes(stream, 0xFF).unwrap();
 
         let mut plan = HyperPlan::new(stream, &shape, &self.case.mask, &self.config).unwrap();
+        plan.set_family(self.case.family);
         assert!(!plan.is_exact() && plan.memory_bytes() > 0);
         if let Some(projections) = &self.projections {
             let dims = [1, 1, shape.head_dim, self.config.num_projections];
@@ -164,9 +165,37 @@ impl HyperCase {
         hashed
     }
 
+    fn with_family(&self, family: KernelFamily) -> Self {
+        Self { case: Case { family, ..self.case.clone() }, ..self.clone() }
+    }
+
+    /// On every device, by every family that serves the case there.
     fn check_all<T: Half>(&self) {
         for stream in streams(self.case.seed) {
-            self.check::<T>(&stream);
+            self.with_family(KernelFamily::Portable).check::<T>(&stream);
+            if self.runs_on_hopper(&stream) {
+                self.with_family(KernelFamily::Hopper).check::<T>(&stream);
+            }
+        }
+    }
+
+    fn runs_on_hopper(&self, stream: &Stream) -> bool {
+        let shape = &self.case.shape;
+        let mut plan = HyperPlan::new(stream, shape, &self.case.mask, &self.config).unwrap();
+        plan.set_family(KernelFamily::Hopper);
+        let odd = self.case.storage.contains(&Storage::Odd);
+        let tiny = self.case.scale.is_some_and(|scale| scale < 1e-20);
+        match attention::hyper_kernel(stream.device(), &plan) {
+            Ok(kernel) => {
+                assert!([64, 128].contains(&shape.head_dim) && kernel.family == KernelFamily::Hopper);
+                !odd && !tiny
+            }
+            Err(Error::NoKernel { .. }) => false,
+            Err(Error::Unsupported { .. }) => {
+                assert!(![64, 128].contains(&shape.head_dim));
+                false
+            }
+            Err(error) => panic!("{error}"),
         }
     }
 }
@@ -336,11 +365,10 @@ fn counted(stream: &Stream, case: &HyperCase) -> (Hashed, Counters) {
     (hashed, stream.counters().unwrap())
 }
 
-#[test]
-fn every_schedule_gives_the_same_bits_and_counts() {
+fn same_under_every_schedule(family: KernelFamily) {
     let config = HyperConfig { num_projections: 9, ..small(24, 16, 20) };
     for (lens, mask) in [((100, 70), Mask::FULL), ((101, 101), Mask::CAUSAL)] {
-        let case = HyperCase::new(shape(2, (4, 2), lens, 64), mask, config.clone());
+        let case = HyperCase::new(shape(2, (4, 2), lens, 64), mask, config.clone()).with_family(family);
         let (expected, counts) = counted(&Device::simt().unwrap().new_stream().unwrap(), &case);
         assert!(counts.mma_macs > 0 && counts.copy_bytes > 0);
         let policies = [SimtPolicy::RoundRobin, SimtPolicy::RandomLane, SimtPolicy::WarpFirst, SimtPolicy::Priority];
@@ -357,6 +385,34 @@ fn every_schedule_gives_the_same_bits_and_counts() {
             }
         }
     }
+}
+
+#[test]
+fn every_schedule_gives_the_same_bits_and_counts() {
+    same_under_every_schedule(KernelFamily::Portable);
+}
+
+#[test]
+fn every_schedule_gives_the_same_bits_and_counts_on_hopper() {
+    same_under_every_schedule(KernelFamily::Hopper);
+}
+
+/// `auto` takes Hopper kernels where a block fills their tiles; blocks and samples are whole tiles of them, leaves pay
+/// for what a diagonal of 64-key boxes masks.
+#[test]
+fn work_on_hopper_is_that_of_the_pair_model() {
+    let (heads, dim, n, leaf, block, samples) = (2, 64, 2048, 512, 256, 128);
+    let stream = Device::simt().unwrap().new_stream().unwrap();
+    let macs = |pairs: usize| (heads * pairs * 2 * dim) as u64;
+    let case = HyperCase::new(shape(1, (heads, 1), (n, n), dim), Mask::FULL, small(1, block, samples));
+    let plan = HyperPlan::new(&stream, &case.case.shape, &Mask::FULL, &case.config).unwrap();
+    assert_eq!(attention::hyper_kernel(stream.device(), &plan).unwrap().name, "sm90_gather_d64_bf16");
+    assert_eq!(counted(&stream, &case).1.mma_macs, macs(n * (block + samples)));
+    let case = HyperCase::new(shape(1, (heads, 1), (n, n), dim), Mask::CAUSAL, small(leaf, block, samples));
+    let leaves = n / leaf * (leaf * (leaf + 64) / 2);
+    let counts = counted(&stream, &case).1;
+    assert_eq!(counts.mma_macs, macs(2 * (n / 2) * (block + samples) + leaves));
+    assert_eq!((counts.bank_conflicts, counts.launches), (0, 2 + 1 + 3 + 1 + 2));
 }
 
 /// Two products over blocks and samples, masked ones included, and over the leaves in steps of 16 rows and keys.

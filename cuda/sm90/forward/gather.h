@@ -53,7 +53,7 @@ __device__ __forceinline__ void publish(Mbarrier& full) {
 
 // By the producer warpgroup.
 template <class Traits>
-__device__ __forceinline__ void produce_by_gather(const ForwardArgs& args, typename Traits::Shared& smem) {
+__device__ __forceinline__ void produce_by_gather(const typename Traits::Args& args, typename Traits::Shared& smem) {
   using T = typename Traits::Element;
   const lacuna_forward_params& p = args.params;
   Production<Traits> work(args, smem);

@@ -20,7 +20,7 @@ constexpr int kGatherBarrier = 1;  // named barriers: the producer warpgroup's, 
 // The producer warp's view of its work; the same in all lanes.
 template <class Traits>
 struct Production {
-  const ForwardArgs& args;
+  const typename Traits::Args& args;
   typename Traits::Shared& smem;
   KeyTiles<Traits::kRagged> walk;
   Ring<Traits::kQueryBuffers> queries;
@@ -29,7 +29,7 @@ struct Production {
   bool any;                // another tile of the item follows
   Box boxes[kBoxes] = {};  // it, for lane 0
 
-  __device__ __forceinline__ Production(const ForwardArgs& given, typename Traits::Shared& shared_memory)
+  __device__ __forceinline__ Production(const typename Traits::Args& given, typename Traits::Shared& shared_memory)
       : args(given), smem(shared_memory), walk(shared_memory.walk), index(block_index()), any(false) {}
 
   // Takes the next item; with lengths on the device, those without rows are passed over. False when none is left.
@@ -39,8 +39,7 @@ struct Production {
       if (!assign<Traits::kRagged>(args, index, assignment)) {
         for (int& row : assignment.work.first_row) row = assignment.work.q_len;
       }
-      // Without a counter every block has one item.
-      int taken = args.items;
+      int taken = index + grid_blocks();
       if (thread_index() == 0 && args.params.counter != nullptr) {
         taken = grid_blocks() + atomic_add(args.params.counter, 1);
       }
@@ -146,7 +145,7 @@ struct Production {
 
 // By the producer warp.
 template <class Traits>
-__device__ __forceinline__ void produce_by_tma(const ForwardArgs& args, typename Traits::Shared& smem) {
+__device__ __forceinline__ void produce_by_tma(const typename Traits::Args& args, typename Traits::Shared& smem) {
   const bool leader = thread_index() == 0;
   if (leader) {
     tma_prefetch_map(args.q);

@@ -8,6 +8,13 @@
 namespace LACUNA_NS {
 namespace sm90 {
 
+// Whether this build has Hopper kernels.
+#if LACUNA_SIMT || LACUNA_BUILT_SM90A
+constexpr bool kBuilt = true;
+#else
+constexpr bool kBuilt = false;
+#endif
+
 // TMA's demands: rows on 16-byte boundaries, positive strides below 2^40 bytes.
 inline bool tma_can_address(const void* pointer, const lacuna_strides& stride, bool packed) {
   if (reinterpret_cast<uintptr_t>(pointer) % 16 != 0) return false;

@@ -52,9 +52,13 @@ enum class KeyLoads : int {
 template <int kHeadDim_, class T, KeyLoads kLoads, bool kTransform_>
 struct ForwardTraits {
   using Element = T;
+  using Args = ForwardArgs;
+  using Tile = KeyTile;
   static constexpr int kHeadDim = kHeadDim_;
   static constexpr bool kGather = kLoads == KeyLoads::kGathered;
   static constexpr bool kRagged = kLoads != KeyLoads::kBoxes;
+  static constexpr bool kListed = false;           // tiles of listed rows (sm90/gather): queries are gathered, too
+  static constexpr bool kLeaves = false;           // sequences are the leaves of a gather plan
   static constexpr bool kTransform = kTransform_;  // a softcap, or a scale that is not positive
   static constexpr ForwardTile kTile = forward_tile(kHeadDim);
   static constexpr int kProducerRegisters = producer_registers(kRagged);

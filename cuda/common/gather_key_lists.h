@@ -1,14 +1,21 @@
 // Which keys a block of a gather kernel walks, tile after tile: row() is the key row that this thread lists.
 #pragma once
 
+#include "common/gather_tiles.h"
 #include "common/row_result.h"
 #include "common/score_rule.h"
 #include "ptx/math.h"
 #include "ptx/thread.h"
-#include "sm80/gather/tile.h"
 
 namespace LACUNA_NS {
-namespace sm80 {
+
+// Weights are divided by the scale; where that could overflow, the scale is applied to the scores.
+constexpr float kLeastScale = 1e-20f;
+
+__device__ __forceinline__ ScoreRule gather_rule(float scale) {
+  const bool transform = !(scale >= kLeastScale);
+  return ScoreRule{scale, 0.0f, transform, transform ? kLog2E : scale * kLog2E};
+}
 
 // The keys of a block of a pair, in whole tiles, then its samples. It lies in shared memory: its state would cost every
 // thread's registers.
@@ -84,5 +91,4 @@ struct LeafKeys {
   }
 };
 
-}  // namespace sm80
 }  // namespace LACUNA_NS
