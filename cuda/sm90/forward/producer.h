@@ -39,9 +39,10 @@ struct Production {
       if (!assign<Traits::kRagged>(args, index, assignment)) {
         for (int& row : assignment.work.first_row) row = assignment.work.q_len;
       }
-      int taken = index + grid_blocks();
+      const int blocks = grid_blocks();
+      int taken = index < args.items - blocks ? index + blocks : args.items;
       if (thread_index() == 0 && args.params.counter != nullptr) {
-        taken = grid_blocks() + atomic_add(args.params.counter, 1);
+        taken = blocks + atomic_add(args.params.counter, 1);
       }
       index = shuffle(taken, 0);
     } while (Traits::kRagged && !has_rows(assignment.work));
