@@ -295,6 +295,9 @@ static void plans(void) {
   FINE(lacuna_hyper_config_init(&config, sizeof config));
   config.num_projections = 17;
   REFUSED(lacuna_hyper_create(stream, &shape, &causal, &config, &hyper), VALUE, "num_projections");
+  config.num_projections = 7;
+  config.sampling = 3;
+  REFUSED(lacuna_hyper_create(stream, &shape, &causal, &config, &hyper), VALUE, "sampling");
   causal.flags |= LACUNA_SOFTCAP;
   causal.softcap = 30.0f;
   REFUSED(lacuna_hyper_create(stream, &shape, &causal, NULL, &hyper), UNSUPPORTED, "HyperAttention");

@@ -49,7 +49,7 @@ pub use device::{
 };
 pub use error::{Error, Result};
 pub use half::{bf16, f16};
-pub use methods::{BucketOrder, HyperConfig, HyperPlan, S2Columns, S2Config, S2Variant, s2, seer};
+pub use methods::{BucketOrder, HyperConfig, HyperPlan, S2Columns, S2Config, S2Variant, Sampling, s2, seer};
 pub use plan::{BlockFormula, BlockMask, BlockPlan, BlockSize, ColumnReturn, ListRows};
 pub use schedule::{ColumnSchedule, Schedule};
 pub use shape::{AttentionShape, DType, Mask};

@@ -446,7 +446,8 @@ pub struct lacuna_hyper_config {
     pub seed: u64,
     /// 0: buckets in Gray order; 1: in the order of the published code
     pub compat_buckets: i32,
-    pub reserved: i32,
+    /// samples are drawn: 0: with replacement; 1: without; 2: one in each of equal parts
+    pub sampling: i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -466,8 +467,8 @@ const _: () = {
     ["Offset of field: lacuna_hyper_config::seed"][::core::mem::offset_of!(lacuna_hyper_config, seed) - 40usize];
     ["Offset of field: lacuna_hyper_config::compat_buckets"]
         [::core::mem::offset_of!(lacuna_hyper_config, compat_buckets) - 48usize];
-    ["Offset of field: lacuna_hyper_config::reserved"]
-        [::core::mem::offset_of!(lacuna_hyper_config, reserved) - 52usize];
+    ["Offset of field: lacuna_hyper_config::sampling"]
+        [::core::mem::offset_of!(lacuna_hyper_config, sampling) - 52usize];
 };
 /// The tensors of a backward call. Types are those of the forward call; any strides.
 #[repr(C)]

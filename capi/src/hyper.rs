@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use kernels::{BucketOrder, HyperConfig, HyperPlan, attention};
+use kernels::{BucketOrder, HyperConfig, HyperPlan, Sampling, attention};
 
 use crate::abi;
 use crate::argument::{Out, flag, size};
@@ -42,6 +42,12 @@ fn settings(given: &abi::lacuna_hyper_config) -> Result<HyperConfig> {
         sample_size: size("sample_size", given.sample_size)?,
         min_seq_len: size("min_seq_len", given.min_seq_len)?,
         bucket_order: if compat { BucketOrder::Compat } else { BucketOrder::Gray },
+        sampling: match given.sampling {
+            0 => Sampling::Uniform,
+            1 => Sampling::Distinct,
+            2 => Sampling::Stratified,
+            other => return Err(Failure::value("sampling", "0 (uniform), 1 (distinct) or 2 (stratified)", other)),
+        },
         center: flag("center", given.center)?,
         seed: given.seed,
     })

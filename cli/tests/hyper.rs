@@ -157,6 +157,35 @@ fn causal_and_drawn_from_the_seed() {
     assert!(levels > (100 + 50 + 50) * 5 && levels < (100 + 50 + 50) * 40, "{levels}");
 }
 
+/// `--check` draws the samples on the host.
+#[test]
+fn samplings() {
+    let folder = Folder::new();
+    folder.write_tensors("in.safetensors", &qkv(1, (4, 2), (170, 170), 64));
+    let run = |sampling: &str, samples: usize, causal: bool| {
+        let config = format!(
+            r#"{{"causal": {causal}, "block_size": 16, "sample_size": {samples}, "min_seq_len": 16, {sampling}
+                 "seed": 3}}"#
+        );
+        folder.attend("hyper", &config, &["--check"]).succeeded();
+        folder.outputs()
+    };
+    for causal in [true, false] {
+        let [default, uniform, distinct, stratified] =
+            ["", r#""sampling": "uniform","#, r#""sampling": "distinct","#, r#""sampling": "stratified","#]
+                .map(|sampling| run(sampling, 24, causal).tensors["out"].clone());
+        assert_eq!(default, uniform);
+        assert!(uniform != distinct && uniform != stratified && distinct != stratified);
+    }
+    // Every key once, with the weight 1.
+    folder.attend("dense", r#"{"causal": false}"#, &[]).succeeded();
+    let exact = folder.outputs().f32("lse", &[1, 4, 170]);
+    for sampling in ["distinct", "stratified"] {
+        let lse = run(&format!(r#""sampling": "{sampling}","#), 170, false).f32("lse", &[1, 4, 170]);
+        assert!(lse.iter().zip(&exact).all(|(a, b)| (a - b).abs() < 1e-3), "{sampling}");
+    }
+}
+
 #[test]
 fn short_calls_are_exact() {
     let folder = Folder::new();
@@ -204,6 +233,8 @@ fn what_does_not_fit_is_refused() {
     refused(open, "got -1");
     with(i64_tensor("samples", &[1, 1, 2], &[3, 4]));
     refused("{}", "tensor `samples` fits no causal call");
+    let both = r#"{"causal": false, "sampling": "distinct"}"#;
+    refused(both, "tensor `samples` is given, so `sampling` must be absent or \"uniform\", got \"distinct\"");
     refused(r#"{"causal": false, "sample_size": 3}"#, "tensor `samples` has 2, but sample_size is 3");
     with(i64_tensor("samples", &[1, 2, 2], &[3, 4, 5, 6]));
     refused(open, "tensor `samples` must be [1, 1, samples], got [1, 2, 2]");

@@ -39,9 +39,17 @@ typedef enum lacuna_bucket_order {
   LACUNA_BUCKETS_COMPAT = 1  // by code ^ code >> 1, as published
 } lacuna_bucket_order;
 
-// Fills a gather plan: bit j of a row's code is x . P_j > 0, rows are sorted by bucket, stably. Sample i of a pair is
-// floor(x0 * keys / 2^32), x0 being the first word of Philox4x32-10 of the counter (i, KV head, node, "samp") under the
-// key `seed`, low word first; the node is 0 when not causal.
+// How the samples of a pair are drawn. x0(i) is the first word of Philox4x32-10 of the counter (i, KV head, node,
+// "samp") under the key `seed`, low word first; the node is 0 when not causal. On average every place has
+// samples / keys of them, for any number of samples, so that all have one weight.
+typedef enum lacuna_sampling {
+  LACUNA_SAMPLING_UNIFORM = 0,    // sample i at floor(x0(i) * keys / 2^32)
+  LACUNA_SAMPLING_DISTINCT = 1,   // at (p(i mod keys) + floor(x0(0) * keys / 2^32)) mod keys, p being the permutation
+                                  // that docs/hyper-attention.md defines: no place twice before every place once
+  LACUNA_SAMPLING_STRATIFIED = 2  // at floor((i + x0(i) / 2^32) * keys / samples): one in each of equal parts
+} lacuna_sampling;
+
+// Fills a gather plan: bit j of a row's code is x . P_j > 0, rows are sorted by bucket, stably.
 typedef struct lacuna_hyper_plan_params {
   lacuna_shape shape;  // kv_lens, cu_seqlens and block_table absent
   lacuna_gather_plan plan;
@@ -49,6 +57,8 @@ typedef struct lacuna_hyper_plan_params {
   int32_t bucket_order;  // lacuna_bucket_order
   int32_t center;        // 1: x minus the mean of its head is hashed
   int32_t draw;          // 1: sample_places are drawn; 0: they are given, and sample_rows alone is written
+  int32_t sampling;      // lacuna_sampling, of places that are drawn
+  int32_t reserved;
   uint64_t seed;
   const void* q;  // [batch, q_heads, q_len, head_dim]
   const void* k;  // [batch, kv_heads, kv_len, head_dim]

@@ -6,7 +6,8 @@
 
 namespace LACUNA_NS {
 
-constexpr uint32_t kPhiloxSamples = 0x73616d70u;  // last word of a sample's counter: "samp"
+constexpr uint32_t kPhiloxSamples = 0x73616d70u;      // last word of a sample's counter: "samp"
+constexpr uint32_t kPhiloxPermutation = 0x7065726du;  // of a round of a permutation: "perm"
 
 // The first of the four words.
 __device__ __forceinline__ uint32_t philox_word(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, uint64_t key) {

@@ -86,6 +86,8 @@ int32_t hyper_plan(const lacuna_hyper_plan_params* params, void* stream) {
                  "bucket_order must be 0 (Gray) or 1 (compat), got %d", p.bucket_order);
   LACUNA_REQUIRE((p.center == 0 || p.center == 1) && (p.draw == 0 || p.draw == 1),
                  "center and draw must be 0 or 1, got %d and %d", p.center, p.draw);
+  LACUNA_REQUIRE(p.sampling >= LACUNA_SAMPLING_UNIFORM && p.sampling <= LACUNA_SAMPLING_STRATIFIED,
+                 "sampling must be 0 (uniform), 1 (distinct) or 2 (stratified), got %d", p.sampling);
   LACUNA_REQUIRE(
       p.q != nullptr && p.k != nullptr && p.directions != nullptr && p.q_ranks != nullptr && p.k_ranks != nullptr,
       "q, k, directions, q_ranks or k_ranks is null");

@@ -1,8 +1,8 @@
 // The sampled keys of each pair: places in its sorted keys, drawn or given, and the rows that stand there.
-#include "common/philox.h"
 #include "common/validate.h"
 #include "ptx/thread.h"
 #include "select/lsh.h"
+#include "select/lsh_draw.h"
 
 namespace LACUNA_NS {
 namespace lsh {
@@ -25,10 +25,10 @@ __global__ void __launch_bounds__(kSampleThreads)
   if (keys.len == 0) return;
   int32_t place;
   if (p.draw != 0) {
-    const uint32_t node = p.plan.causal != 0 ? static_cast<uint32_t>(number + 1) : 0;
-    const uint32_t word = philox_word(static_cast<uint32_t>(index % p.plan.samples),
-                                      static_cast<uint32_t>(head % p.shape.kv_heads), node, kPhiloxSamples, p.seed);
-    place = static_cast<int32_t>(static_cast<uint64_t>(word) * static_cast<uint32_t>(keys.len) >> 32);
+    const Draw draw{p.seed, static_cast<uint32_t>(head % p.shape.kv_heads),
+                    p.plan.causal != 0 ? static_cast<uint32_t>(number + 1) : 0, static_cast<uint32_t>(keys.len),
+                    static_cast<uint32_t>(p.plan.samples)};
+    place = draw_place(draw, p.sampling, static_cast<uint32_t>(index % p.plan.samples));
     p.plan.sample_places[index] = place;
   } else {
     place = p.plan.sample_places[index];

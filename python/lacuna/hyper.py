@@ -13,6 +13,8 @@ from ._errors import InvalidArgument
 from ._library import Handle, call, struct
 from ._request import Options, Shape, integer
 
+_SAMPLINGS = ("uniform", "distinct", "stratified")
+
 
 class Hyper:
     """HyperAttention as the `plan` of `attention`, with the published names and defaults.
@@ -21,6 +23,7 @@ class Hyper:
         num_projections: hyperplanes of the hash, 1 to 16.
         block_size: keys of a block of the sorted order.
         sample_size: keys drawn for each KV head; 0: none.
+        sampling: "uniform" with replacement, "distinct" without, or "stratified": one in each of equal parts.
         min_seq_len: shorter calls, and pieces of causal calls, are exact.
         bucket_order: "gray", or "compat" for the order of the published code.
         center: hash x - mean in place of x.
@@ -41,9 +44,12 @@ class Hyper:
         *,
         projections: Any = None,
         samples: Any = None,
+        sampling: str = "uniform",
     ) -> None:
         if bucket_order not in ("gray", "compat"):
             raise InvalidArgument(f"bucket_order must be 'gray' or 'compat', got {bucket_order!r}")
+        if sampling not in _SAMPLINGS:
+            raise InvalidArgument(f"sampling must be 'uniform', 'distinct' or 'stratified', got {sampling!r}")
         if not 0 <= seed < 1 << 64:
             raise InvalidArgument(f"seed must be in 0..2^64, got {seed}")
         sizes = {
@@ -54,7 +60,8 @@ class Hyper:
         }
         values = {name: integer(name, value) for name, value in sizes.items()}
         compat = int(bucket_order == "compat")
-        self._config = struct("hyper_config", center=int(bool(center)), seed=seed, compat_buckets=compat, **values)
+        values |= {"center": int(bool(center)), "compat_buckets": compat, "sampling": _SAMPLINGS.index(sampling)}
+        self._config = struct("hyper_config", seed=seed, **values)
         self._given = {"projections": projections, "samples": samples}
         self._lock = threading.Lock()
         # Plans hold what the last update wrote, so that a stream has its own.

@@ -97,6 +97,15 @@ def test_hyper(inputs):
     assert (first == again).all() and (first != exact).any()
     other = lacuna.Hyper(block_size=32, sample_size=64, min_seq_len=64, seed=6)
     assert (lacuna.attention(q, k, v, plan=other, dtype="bf16") != first).any()
+    for sampling in ("distinct", "stratified"):
+        settings = {"block_size": 32, "min_seq_len": 64, "seed": 5, "sampling": sampling}
+        out = lacuna.attention(q, k, v, plan=lacuna.Hyper(**settings, sample_size=64), dtype="bf16")
+        assert (out != first).any()
+        # Every key once.
+        out = lacuna.attention(q, k, v, plan=lacuna.Hyper(**settings, sample_size=200), dtype="bf16")
+        check(given.number(out), *given.values, True, "bf16")
+    with pytest.raises(lacuna.InvalidArgument, match="sampling must be 'uniform'"):
+        lacuna.Hyper(sampling="strata")
     causal = lacuna.attention(q, k, v, plan=plan, causal=True, dtype="bf16")
     check(
         given.number(causal[:, :, :64]),

@@ -1423,9 +1423,18 @@ pub const LACUNA_BUCKETS_GRAY: lacuna_bucket_order = 0;
 /// by code ^ code >> 1, as published
 pub const LACUNA_BUCKETS_COMPAT: lacuna_bucket_order = 1;
 pub type lacuna_bucket_order = i32;
-/// Fills a gather plan: bit j of a row's code is x . P_j > 0, rows are sorted by bucket, stably. Sample i of a pair is
-/// floor(x0 * keys / 2^32), x0 being the first word of Philox4x32-10 of the counter (i, KV head, node, "samp") under the
-/// key `seed`, low word first; the node is 0 when not causal.
+/// sample i at floor(x0(i) * keys / 2^32)
+pub const LACUNA_SAMPLING_UNIFORM: lacuna_sampling = 0;
+/// at (p(i mod keys) + floor(x0(0) * keys / 2^32)) mod keys, p being the permutation
+/// that docs/hyper-attention.md defines: no place twice before every place once
+pub const LACUNA_SAMPLING_DISTINCT: lacuna_sampling = 1;
+/// at floor((i + x0(i) / 2^32) * keys / samples): one in each of equal parts
+pub const LACUNA_SAMPLING_STRATIFIED: lacuna_sampling = 2;
+/// How the samples of a pair are drawn. x0(i) is the first word of Philox4x32-10 of the counter (i, KV head, node,
+/// "samp") under the key `seed`, low word first; the node is 0 when not causal. On average every place has
+/// samples / keys of them, for any number of samples, so that all have one weight.
+pub type lacuna_sampling = i32;
+/// Fills a gather plan: bit j of a row's code is x . P_j > 0, rows are sorted by bucket, stably.
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct lacuna_hyper_plan_params {
@@ -1440,6 +1449,9 @@ pub struct lacuna_hyper_plan_params {
     pub center: i32,
     /// 1: sample_places are drawn; 0: they are given, and sample_rows alone is written
     pub draw: i32,
+    /// lacuna_sampling, of places that are drawn
+    pub sampling: i32,
+    pub reserved: i32,
     pub seed: u64,
     /// [batch, q_heads, q_len, head_dim]
     pub q: *const ::core::ffi::c_void,
@@ -1459,7 +1471,7 @@ pub struct lacuna_hyper_plan_params {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_hyper_plan_params"][::core::mem::size_of::<lacuna_hyper_plan_params>() - 280usize];
+    ["Size of lacuna_hyper_plan_params"][::core::mem::size_of::<lacuna_hyper_plan_params>() - 288usize];
     ["Alignment of lacuna_hyper_plan_params"][::core::mem::align_of::<lacuna_hyper_plan_params>() - 8usize];
     ["Offset of field: lacuna_hyper_plan_params::shape"]
         [::core::mem::offset_of!(lacuna_hyper_plan_params, shape) - 0usize];
@@ -1473,24 +1485,28 @@ const _: () = {
         [::core::mem::offset_of!(lacuna_hyper_plan_params, center) - 160usize];
     ["Offset of field: lacuna_hyper_plan_params::draw"]
         [::core::mem::offset_of!(lacuna_hyper_plan_params, draw) - 164usize];
+    ["Offset of field: lacuna_hyper_plan_params::sampling"]
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, sampling) - 168usize];
+    ["Offset of field: lacuna_hyper_plan_params::reserved"]
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, reserved) - 172usize];
     ["Offset of field: lacuna_hyper_plan_params::seed"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, seed) - 168usize];
-    ["Offset of field: lacuna_hyper_plan_params::q"][::core::mem::offset_of!(lacuna_hyper_plan_params, q) - 176usize];
-    ["Offset of field: lacuna_hyper_plan_params::k"][::core::mem::offset_of!(lacuna_hyper_plan_params, k) - 184usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, seed) - 176usize];
+    ["Offset of field: lacuna_hyper_plan_params::q"][::core::mem::offset_of!(lacuna_hyper_plan_params, q) - 184usize];
+    ["Offset of field: lacuna_hyper_plan_params::k"][::core::mem::offset_of!(lacuna_hyper_plan_params, k) - 192usize];
     ["Offset of field: lacuna_hyper_plan_params::q_stride"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, q_stride) - 192usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, q_stride) - 200usize];
     ["Offset of field: lacuna_hyper_plan_params::k_stride"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, k_stride) - 216usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, k_stride) - 224usize];
     ["Offset of field: lacuna_hyper_plan_params::directions"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, directions) - 240usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, directions) - 248usize];
     ["Offset of field: lacuna_hyper_plan_params::q_ranks"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, q_ranks) - 248usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, q_ranks) - 256usize];
     ["Offset of field: lacuna_hyper_plan_params::k_ranks"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, k_ranks) - 256usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, k_ranks) - 264usize];
     ["Offset of field: lacuna_hyper_plan_params::scratch"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, scratch) - 264usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, scratch) - 272usize];
     ["Offset of field: lacuna_hyper_plan_params::scratch_bytes"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, scratch_bytes) - 272usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, scratch_bytes) - 280usize];
 };
 impl Default for lacuna_hyper_plan_params {
     fn default() -> Self {

@@ -4,5 +4,5 @@ pub mod hyper;
 pub mod s2;
 pub mod seer;
 
-pub use hyper::{BucketOrder, HyperConfig, HyperPlan};
+pub use hyper::{BucketOrder, HyperConfig, HyperPlan, Sampling};
 pub use s2::{S2Columns, S2Config, S2Variant};

@@ -4,8 +4,8 @@ use crate::harness::{Case, Outcome, Storage, shape, simt, streams, uniform};
 use lacuna::methods::hyper;
 use lacuna::reference::{HyperEstimator, HyperRanks, TokenMask, hyper_hash};
 use lacuna::{
-    BucketOrder, Counters, Device, Error, Half, HyperConfig, HyperPlan, KernelFamily, Mask, SimtAsync, SimtConfig,
-    SimtGuard, SimtPolicy, Stream, Tensor, attention, bf16, f16,
+    BucketOrder, Counters, Device, Error, Half, HyperConfig, HyperPlan, KernelFamily, Mask, Sampling, SimtAsync,
+    SimtConfig, SimtGuard, SimtPolicy, Stream, Tensor, attention, bf16, f16,
 };
 use proptest::prelude::*;
 
@@ -273,6 +273,22 @@ fn block_and_sample_sizes() {
     }
 }
 
+/// The kernel's draws are those of the host, below, at and above the number of keys.
+#[test]
+fn samplings() {
+    for sampling in [Sampling::Distinct, Sampling::Stratified] {
+        for samples in [1, 20, 65, 67, 130, 200] {
+            let of = |least, block| HyperConfig { sampling, seed: 1 << 40 | 5, ..small(least, block, samples) };
+            HyperCase::new(shape(2, (4, 2), (90, 130), 32), Mask::FULL, of(1, 16)).check_all::<bf16>();
+            HyperCase::new(shape(1, (2, 2), (133, 133), 32), Mask::CAUSAL, of(15, 8)).check_all::<bf16>();
+        }
+        for len in [2, 3, 4, 5] {
+            let config = HyperConfig { sampling, ..small(1, 1, 3) };
+            HyperCase::new(shape(1, (1, 1), (len, len), 32), Mask::FULL, config).check_all::<bf16>();
+        }
+    }
+}
+
 #[test]
 fn projections_of_one_and_two_passes() {
     for num_projections in [1, 2, 8, 9, 15, 16] {
@@ -535,6 +551,7 @@ proptest! {
         head_dim in prop::sample::select(vec![32usize, 64, 96, 128]), causal: bool, half: bool, seed: u64,
         storage in prop::array::uniform4(prop::sample::select(Storage::ALL.to_vec())),
         sizes in (1usize..80, 0usize..80, 1usize..60), num_projections in 1usize..=16, center: bool, gray: bool,
+        sampling in prop::sample::select(vec![Sampling::Uniform, Sampling::Distinct, Sampling::Stratified]),
     ) {
         let (mask, kv_len) = if causal { (Mask::CAUSAL, q_len) } else { (Mask::FULL, kv_len) };
         let (block_size, sample_size, least) = sizes;
@@ -542,6 +559,7 @@ proptest! {
             num_projections,
             block_size,
             sample_size,
+            sampling,
             min_seq_len: least.min(q_len / 2),
             bucket_order: if gray { BucketOrder::Gray } else { BucketOrder::Compat },
             center,

@@ -217,6 +217,15 @@ fn given_samples() {
 }
 
 #[test]
+fn samplings() {
+    for sampling in [lacuna::Sampling::Distinct, lacuna::Sampling::Stratified] {
+        let of = |least, samples| HyperConfig { sampling, ..small(least, 32, samples) };
+        GradCase::new(shape(1, (2, 1), (90, 100), 32), Mask::FULL, of(1, 150)).check_all::<bf16>();
+        GradCase::new(shape(1, (2, 1), (130, 130), 32), Mask::CAUSAL, of(30, 24)).check_all::<bf16>();
+    }
+}
+
+#[test]
 fn one_bucket_and_one_projection() {
     let case = GradCase::new(shape(1, (2, 1), (90, 90), 32), Mask::FULL, small(1, 32, 16));
     GradCase { same_keys: true, ..case.clone() }.check_all::<f16>();

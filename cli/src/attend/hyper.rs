@@ -3,7 +3,7 @@
 use super::check::Report;
 use super::grad::{Gradients, Upstream};
 use crate::attention_call::{Inputs, Work};
-use crate::config::{BucketOrder, HyperKeys};
+use crate::config::{BucketOrder, HyperKeys, Sampling};
 use crate::failure::{Failure, Result, request};
 use crate::files::TensorFile;
 use half::{bf16, f16};
@@ -56,6 +56,7 @@ impl Hyper {
                 BucketOrder::Gray => lacuna::BucketOrder::Gray,
                 BucketOrder::Compat => lacuna::BucketOrder::Compat,
             },
+            sampling: keys.sampling.into(),
             center: keys.center,
             seed: keys.seed,
             ..HyperConfig::default()
@@ -64,6 +65,11 @@ impl Hyper {
         let samples = tensors.tensor("samples").ok().map(|view| samples(file, &view, shape)).transpose()?;
         if samples.is_some() && mask.causal {
             return Err(file.error("tensor `samples` fits no causal call, which draws samples for each of its halves"));
+        }
+        if samples.is_some() && keys.sampling != Sampling::Uniform {
+            let got = keys.sampling.name();
+            let expected = "tensor `samples` is given, so `sampling` must be absent or \"uniform\"";
+            return Err(file.error(format_args!("{expected}, got {got:?}")));
         }
         let defaults = HyperConfig::default();
         let given = projections.as_ref().map(|(count, _)| *count);

@@ -162,6 +162,39 @@ pub enum BucketOrder {
     Compat,
 }
 
+/// How samples are drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sampling {
+    /// With replacement.
+    Uniform,
+    /// Without.
+    Distinct,
+    /// One in each of equal parts of the sorted keys.
+    Stratified,
+}
+
+impl Sampling {
+    /// As the key has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Uniform => "uniform",
+            Self::Distinct => "distinct",
+            Self::Stratified => "stratified",
+        }
+    }
+}
+
+impl From<Sampling> for lacuna::Sampling {
+    fn from(sampling: Sampling) -> Self {
+        match sampling {
+            Sampling::Uniform => Self::Uniform,
+            Sampling::Distinct => Self::Distinct,
+            Sampling::Stratified => Self::Stratified,
+        }
+    }
+}
+
 keys! {
     /// `hyper`: hash blocks and samples.
     HyperKeys {
@@ -171,6 +204,8 @@ keys! {
         block_size: usize = 256,
         /// Keys drawn for each KV head; `None`: as many as the tensor `samples` has, or 256.
         sample_size: Option<usize> = None,
+        /// How they are drawn.
+        sampling: Sampling = Sampling::Uniform,
         /// Shorter calls are exact.
         min_seq_len: usize = 4096,
         /// Order of the buckets.
@@ -230,12 +265,17 @@ mod tests {
         let keys = HyperKeys::parse("{}").unwrap();
         assert_eq!((keys.num_projections, keys.block_size, keys.sample_size), (None, 256, None));
         assert_eq!((keys.min_seq_len, keys.bucket_order, keys.center), (4096, BucketOrder::Gray, true));
+        assert_eq!(keys.sampling, Sampling::Uniform);
         for (text, words) in [
             (r#"{"num_projections": 0}"#, "num_projections must be in 1..=16, got 0"),
             (r#"{"num_projections": 17}"#, "num_projections must be in 1..=16, got 17"),
             (r#"{"block_size": 0}"#, "block_size must be at least 1"),
             (r#"{"seed": -1}"#, "seed: invalid value: integer `-1`, expected a whole number of at least 0"),
             (r#"{"bucket_order": "binary"}"#, "bucket_order"),
+            (
+                r#"{"sampling": "values"}"#,
+                "unknown variant `values`, expected one of `uniform`, `distinct`, `stratified`",
+            ),
             (r#"{"samples": 8}"#, "unknown field `samples`"),
         ] {
             let line = HyperKeys::parse(text).expect_err(text).line();

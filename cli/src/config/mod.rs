@@ -8,7 +8,7 @@ mod select;
 mod strict;
 
 pub use decode::{Cache, DecodeKeys, DecodeMethod};
-pub use keys::{BucketOrder, Columns, ComputeType, HyperKeys, Options, S2Keys, Variant};
+pub use keys::{BucketOrder, Columns, ComputeType, HyperKeys, Options, S2Keys, Sampling, Variant};
 pub use method::{Method, MethodKeys, PatternKeys};
 pub use seer::{Pool, SeerDecodeKeys, SeerKeys, pool_set};
 

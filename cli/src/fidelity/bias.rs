@@ -8,7 +8,6 @@ use super::weights::{Row as RowShares, Weights};
 use crate::attend::Hyper;
 use crate::failure::Result;
 use indicatif::ProgressBar;
-use lacuna::methods::hyper;
 use lacuna::{ForwardOptions, HyperConfig, Mask, Stream};
 use serde::Serialize;
 
@@ -114,7 +113,7 @@ fn add_weights(sums: &mut [Mean], layer: &Layer, h: usize, map: &Map, sorted: &S
     let (n, m, kv_head) = (layer.shape.kv_len, config.sample_size, h / layer.shape.group());
     let (order, k_blocks) = (&sorted.k_order[kv_head], &sorted.k_blocks[kv_head]);
     let samples: Vec<usize> =
-        hyper::samples(config.seed, kv_head, 0, m, n).into_iter().map(|place| order[place]).collect();
+        config.sampling.places(config.seed, kv_head, 0, m, n).into_iter().map(|place| order[place]).collect();
     for (t, &block) in sorted.q_blocks[h].iter().enumerate() {
         let p = |key: usize| f64::from(map.row(t)[key]);
         let keys = &order[block * config.block_size..n.min((block + 1) * config.block_size)];

@@ -1,5 +1,6 @@
 //! Settings of HyperAttention.
 
+use super::sampling::Sampling;
 use crate::error::{Error, Result};
 use crate::shape::{AttentionShape, Mask};
 
@@ -44,6 +45,8 @@ pub struct HyperConfig {
     pub block_size: usize,
     /// Keys drawn for each KV head; 0: none.
     pub sample_size: usize,
+    /// How they are drawn.
+    pub sampling: Sampling,
     /// Fewer queries are attended exactly; a causal call is halved down to pieces of at most so many tokens, which are
     /// exact. 0 is as 1.
     pub min_seq_len: usize,
@@ -62,6 +65,7 @@ impl Default for HyperConfig {
             num_projections: 7,
             block_size: 256,
             sample_size: 256,
+            sampling: Sampling::Uniform,
             min_seq_len: 4096,
             bucket_order: BucketOrder::Gray,
             center: true,
@@ -155,6 +159,7 @@ mod tests {
         let config = HyperConfig::default();
         assert_eq!((config.num_projections, config.block_size, config.sample_size), (7, 256, 256));
         assert_eq!((config.min_seq_len, config.seed, config.center), (4096, 0, true));
+        assert_eq!((config.bucket_order, config.sampling), (BucketOrder::Gray, Sampling::Uniform));
     }
 
     #[test]

@@ -6,7 +6,9 @@
 mod config;
 pub(crate) mod plan;
 mod random;
+mod sampling;
 
 pub use config::{BucketOrder, HyperConfig};
 pub use plan::HyperPlan;
 pub use random::{projections, samples};
+pub use sampling::Sampling;

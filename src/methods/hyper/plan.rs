@@ -2,6 +2,7 @@
 
 use super::config::{BucketOrder, HyperConfig};
 use super::random;
+use super::sampling::Sampling;
 use crate::attention::ForwardOptions;
 use crate::device::{Buffer, Stream, ordered};
 use crate::error::{Error, Result};
@@ -145,7 +146,8 @@ impl HyperPlan {
     }
 
     /// Attends these samples, `[1, batch, kv_heads, sample_size]` packed, from the next update on: places in the sorted
-    /// keys, below `kv_len`. Samples outside are attended by nobody.
+    /// keys, below `kv_len`. Samples outside are attended by nobody. All have the weight `ln(kv_len / sample_size)`,
+    /// and `sampling` no part in it any more.
     ///
     /// # Errors
     /// [`Error::Value`] for a causal call, which draws for each of its halves; [`Error::Shape`] for another size;
@@ -322,6 +324,11 @@ fn settings(config: &HyperConfig, shape: &AttentionShape) -> abi::lacuna_hyper_p
             BucketOrder::Compat => abi::LACUNA_BUCKETS_COMPAT,
         },
         center: i32::from(config.center),
+        sampling: match config.sampling {
+            Sampling::Uniform => abi::LACUNA_SAMPLING_UNIFORM,
+            Sampling::Distinct => abi::LACUNA_SAMPLING_DISTINCT,
+            Sampling::Stratified => abi::LACUNA_SAMPLING_STRATIFIED,
+        },
         seed: config.seed,
         ..Default::default()
     }

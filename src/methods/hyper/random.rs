@@ -4,10 +4,10 @@
 /// Last word of the counter of projections: "proj".
 const PROJECTIONS: u32 = 0x7072_6f6a;
 /// Last word of the counter of samples: "samp". `cuda/common/philox.h` has it too.
-const SAMPLES: u32 = 0x7361_6d70;
+pub(super) const SAMPLES: u32 = 0x7361_6d70;
 
 /// The four words of a counter under a key of two words, low word first.
-fn philox(mut counter: [u32; 4], seed: u64) -> [u32; 4] {
+pub(super) fn philox(mut counter: [u32; 4], seed: u64) -> [u32; 4] {
     let mut key = [seed as u32, (seed >> 32) as u32];
     for _ in 0..10 {
         let (a, b) = (0xD251_1F53u64 * u64::from(counter[0]), 0xCD9E_8D57u64 * u64::from(counter[2]));

@@ -2,7 +2,7 @@
 
 use super::super::visibility::Visibility;
 use crate::error::{Error, Result};
-use crate::methods::{HyperConfig, hyper};
+use crate::methods::HyperConfig;
 use crate::shape::{AttentionShape, Mask};
 use std::ops::Range;
 
@@ -142,7 +142,7 @@ impl HyperEstimator {
         let count = if blocks > 1 { config.sample_size } else { 0 };
         let samples = |head: usize| match samples {
             Some(given) => given[head * config.sample_size..][..count].to_vec(),
-            None => hyper::samples(config.seed, head % shape.kv_heads, node, count, keys.len()),
+            None => config.sampling.places(config.seed, head % shape.kv_heads, node, count, keys.len()),
         };
         let hashed = Hashed {
             block_size: config.block_size,
@@ -206,6 +206,7 @@ fn check(what: &'static str, got: usize, dims: [usize; 3]) -> Result<()> {
 mod tests {
     use super::super::super::{Counted, Output, Problem, TokenMask};
     use super::*;
+    use crate::methods::Sampling;
     use crate::shape::DType;
 
     fn numbers(len: usize, seed: u64) -> Vec<f64> {
@@ -316,20 +317,41 @@ mod tests {
     #[test]
     fn the_mean_over_seeds_is_the_exact_denominator() {
         let inputs = Inputs::new([1, 1], [40, 40]);
-        for mask in [Mask::FULL, Mask::CAUSAL] {
+        let samplings = [Sampling::Uniform, Sampling::Distinct, Sampling::Stratified];
+        for (mask, sampling) in [Mask::FULL, Mask::CAUSAL].into_iter().flat_map(|mask| samplings.map(|s| (mask, s))) {
             let exact = inputs.attend(&TokenMask { shape: &inputs.shape, mask: &mask });
             let seeds = 400;
             let ratios: Vec<f64> = (0..seeds)
                 .map(|seed| {
-                    let config =
-                        HyperConfig { block_size: 4, sample_size: 6, min_seq_len: 4, seed, ..HyperConfig::default() };
+                    let sizes = HyperConfig { block_size: 4, sample_size: 6, min_seq_len: 4, ..HyperConfig::default() };
+                    let config = HyperConfig { sampling, seed, ..sizes };
                     let got = inputs.attend(&inputs.estimator(&config, &mask, None).unwrap());
                     got.lse.iter().zip(&exact.lse).map(|(a, b)| (a - b).exp()).sum::<f64>() / exact.lse.len() as f64
                 })
                 .collect();
             let mean = ratios.iter().sum::<f64>() / seeds as f64;
             let variance = ratios.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / seeds as f64;
-            assert!(variance > 0.0 && (mean - 1.0).abs() < 5.0 * (variance / seeds as f64).sqrt(), "{mean}");
+            assert!(
+                variance > 0.0 && (mean - 1.0).abs() < 5.0 * (variance / seeds as f64).sqrt(),
+                "{sampling:?}: {mean}"
+            );
+        }
+    }
+
+    /// Every key with the weight 1: what is not drawn twice and all drawn leaves nothing to chance.
+    #[test]
+    fn as_many_samples_as_keys_are_exact() {
+        let inputs = Inputs::new([2, 1], [23, 31]);
+        let exact = inputs.attend(&TokenMask { shape: &inputs.shape, mask: &Mask::FULL });
+        for sample_size in [31, 62] {
+            let config = HyperConfig { block_size: 4, sample_size, min_seq_len: 1, ..HyperConfig::default() };
+            let drawn = |sampling| {
+                let config = HyperConfig { sampling, ..config.clone() };
+                inputs.attend(&inputs.estimator(&config, &Mask::FULL, None).unwrap())
+            };
+            assert_close(&drawn(Sampling::Distinct), &exact);
+            assert_close(&drawn(Sampling::Stratified), &exact);
+            assert_ne!(drawn(Sampling::Uniform), exact);
         }
     }
 
