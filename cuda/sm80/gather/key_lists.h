@@ -17,6 +17,7 @@ struct SortedKeys {
   const int32_t* block;  // key rows of the block
   int block_keys;
   int block_tiles;
+  int plain_tiles;  // with the log-weight 0: of the block and of exact samples
   const int32_t* sample_places;
   const int32_t* sample_rows;
   int samples;  // 0 where the block is the only one
@@ -34,11 +35,13 @@ struct SortedKeys {
     block = plan.k_order + (work.level * heads + head) * p.shape.kv_len + keys.start + low;
     block_keys = keys.len - low < plan.block_size ? keys.len - low : plan.block_size;
     block_tiles = divide_up(block_keys, kTileKeys);
-    samples = keys.len > plan.block_size ? plan.samples : 0;
-    const int64_t first = (work.number * heads + head) * plan.samples;
+    const int exact = keys.start < plan.exact ? plan.exact : 0;
+    plain_tiles = block_tiles + exact / kTileKeys;
+    samples = keys.len > plan.block_size ? plan.samples - (plan.exact - exact) : 0;
+    const int64_t first = (work.number * heads + head) * plan.samples + plan.exact - exact;
     sample_places = plan.sample_places + first;
     sample_rows = plan.sample_rows + first;
-    const float log_weight = lg2(static_cast<float>(keys.len) / static_cast<float>(plan.samples)) * kLn2;
+    const float log_weight = lg2(static_cast<float>(keys.len) / static_cast<float>(plan.samples - plan.exact)) * kLn2;
     weight = rule.transform ? log_weight : log_weight / rule.scale;
   }
 
@@ -48,7 +51,7 @@ struct SortedKeys {
     return left < 0 ? 0 : left < kTileKeys ? left : kTileKeys;
   }
 
-  __device__ __forceinline__ float weight_of(int tile) const { return tile < block_tiles ? 0.0f : weight; }
+  __device__ __forceinline__ float weight_of(int tile) const { return tile < plain_tiles ? 0.0f : weight; }
 
   __device__ __forceinline__ int row(int tile) const {
     const int i = thread_index();
