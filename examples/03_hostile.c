@@ -298,6 +298,9 @@ static void plans(void) {
   config.num_projections = 7;
   config.sampling = 3;
   REFUSED(lacuna_hyper_create(stream, &shape, &causal, &config, &hyper), VALUE, "sampling");
+  config.sampling = 0;
+  config.sinks = -1;
+  REFUSED(lacuna_hyper_create(stream, &shape, &causal, &config, &hyper), VALUE, "sinks");
   causal.flags |= LACUNA_SOFTCAP;
   causal.softcap = 30.0f;
   REFUSED(lacuna_hyper_create(stream, &shape, &causal, NULL, &hyper), UNSUPPORTED, "HyperAttention");

@@ -453,10 +453,12 @@ pub struct lacuna_hyper_config {
     pub compat_buckets: i32,
     /// samples are drawn: 0: with replacement; 1: without; 2: one in each of equal parts
     pub sampling: i32,
+    /// 0: so many first keys are attended exactly
+    pub sinks: i64,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_hyper_config"][::core::mem::size_of::<lacuna_hyper_config>() - 56usize];
+    ["Size of lacuna_hyper_config"][::core::mem::size_of::<lacuna_hyper_config>() - 64usize];
     ["Alignment of lacuna_hyper_config"][::core::mem::align_of::<lacuna_hyper_config>() - 8usize];
     ["Offset of field: lacuna_hyper_config::struct_size"]
         [::core::mem::offset_of!(lacuna_hyper_config, struct_size) - 0usize];
@@ -474,6 +476,7 @@ const _: () = {
         [::core::mem::offset_of!(lacuna_hyper_config, compat_buckets) - 48usize];
     ["Offset of field: lacuna_hyper_config::sampling"]
         [::core::mem::offset_of!(lacuna_hyper_config, sampling) - 52usize];
+    ["Offset of field: lacuna_hyper_config::sinks"][::core::mem::offset_of!(lacuna_hyper_config, sinks) - 56usize];
 };
 /// The tensors of a backward call. Types are those of the forward call; any strides.
 #[repr(C)]

@@ -48,6 +48,7 @@ fn settings(given: &abi::lacuna_hyper_config) -> Result<HyperConfig> {
             2 => Sampling::Stratified,
             other => return Err(Failure::value("sampling", "0 (uniform), 1 (distinct) or 2 (stratified)", other)),
         },
+        sinks: size("sinks", given.sinks)?,
         center: flag("center", given.center)?,
         seed: given.seed,
     })

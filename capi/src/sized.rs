@@ -251,6 +251,7 @@ mod tests {
             [theirs.num_projections, theirs.block_size, theirs.sample_size, theirs.min_seq_len].map(|n| n as i64)
         );
         assert_eq!((ours.center == 1, ours.seed), (theirs.center, theirs.seed));
+        assert_eq!((ours.sampling, ours.sinks), (theirs.sampling as i32, theirs.sinks as i64));
         let (ours, theirs) = (abi::lacuna_select::defaults(), SelectOptions::new(kernels::seer::Select::Blocks(1)));
         assert_eq!(
             (ours.last_rows_dense, ours.sink_blocks),

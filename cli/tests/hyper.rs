@@ -177,12 +177,18 @@ fn samplings() {
         assert_eq!(default, uniform);
         assert!(uniform != distinct && uniform != stratified && distinct != stratified);
     }
+    // Sinks for every key: nothing is left to draw.
+    let sinks = |sinks: usize| run(&format!(r#""sinks": {sinks},"#), 24, false).f32("lse", &[1, 4, 170]);
+    let all_sinks = sinks(170);
+    let few_sinks = sinks(3);
     // Every key once, with the weight 1.
     folder.attend("dense", r#"{"causal": false}"#, &[]).succeeded();
     let exact = folder.outputs().f32("lse", &[1, 4, 170]);
+    let is_exact = |lse: &[f32]| lse.iter().zip(&exact).all(|(a, b)| (a - b).abs() < 1e-3);
+    assert!(is_exact(&all_sinks) && !is_exact(&few_sinks));
     for sampling in ["distinct", "stratified"] {
         let lse = run(&format!(r#""sampling": "{sampling}","#), 170, false).f32("lse", &[1, 4, 170]);
-        assert!(lse.iter().zip(&exact).all(|(a, b)| (a - b).abs() < 1e-3), "{sampling}");
+        assert!(is_exact(&lse), "{sampling}");
     }
 }
 
@@ -233,6 +239,7 @@ fn what_does_not_fit_is_refused() {
     refused(open, "got -1");
     with(i64_tensor("samples", &[1, 1, 2], &[3, 4]));
     refused("{}", "tensor `samples` fits no causal call");
+    refused(r#"{"causal": false, "sinks": 4}"#, "tensor `samples` is given, so `sinks` must be absent or 0, got 4");
     let both = r#"{"causal": false, "sampling": "distinct"}"#;
     refused(both, "tensor `samples` is given, so `sampling` must be absent or \"uniform\", got \"distinct\"");
     refused(r#"{"causal": false, "sample_size": 3}"#, "tensor `samples` has 2, but sample_size is 3");

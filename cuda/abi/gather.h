@@ -10,8 +10,9 @@ extern "C" {
 
 // A pair of query rows and key rows in sorted order. Key block j holds places [j * block_size, (j + 1) * block_size) of
 // the sorted keys; with B such blocks, query block j holds places [j * s, (j + 1) * s) of the sorted queries,
-// s = ceil(queries / B). A query attends the keys of its own number's block, and each sample that lies in another block
-// with the log-weight ln(keys / samples).
+// s = ceil(queries / B). A query attends the keys of its own number's block, and each sample that lies in another
+// block, with the log-weight ln(keys / (samples - exact)). The first `exact` samples stand for themselves alone: their
+// log-weight is 0, and they are keys of rows [0, exact), each listed once at most and not among the other samples.
 //
 // causal == 0: one pair, of all queries and all keys; levels is 1.
 // causal == 1 (needs q_len == kv_len): the tokens [0, q_len) are node 1 of a binary tree. A node of n tokens with
@@ -25,9 +26,9 @@ typedef struct lacuna_gather_plan {
   int32_t block_size;   // keys of a block, >= 1
   int32_t samples;      // of a pair and KV head, >= 0
   int32_t min_seq_len;  // causal: >= 1
-  int32_t reserved;
-  int32_t* q_order;  // [levels, batch, q_heads, q_len] query rows; a pair's at the places of its tokens
-  int32_t* k_order;  // [levels, batch, kv_heads, kv_len] key rows; a pair's at the places of its tokens
+  int32_t exact;        // a multiple of 64 in 0..=samples
+  int32_t* q_order;     // [levels, batch, q_heads, q_len] query rows; a pair's at the places of its tokens
+  int32_t* k_order;     // [levels, batch, kv_heads, kv_len] key rows; a pair's at the places of its tokens
   int32_t*
       sample_places;     // [nodes, batch, kv_heads, samples] places in the pair's sorted keys, counted from its first;
                          // nodes = 2^levels - 1, of pair i at index i - 1. Places outside are attended by nobody
@@ -49,7 +50,8 @@ typedef enum lacuna_sampling {
   LACUNA_SAMPLING_STRATIFIED = 2  // at floor((i + x0(i) / 2^32) * keys / samples): one in each of equal parts
 } lacuna_sampling;
 
-// Fills a gather plan: bit j of a row's code is x . P_j > 0, rows are sorted by bucket, stably.
+// Fills a gather plan: bit j of a row's code is x . P_j > 0, rows are sorted by bucket, stably. The keys [0, sinks) are
+// exact samples of the pairs that have them; samples drawn there are left out, so that none counts twice.
 typedef struct lacuna_hyper_plan_params {
   lacuna_shape shape;  // kv_lens, cu_seqlens and block_table absent
   lacuna_gather_plan plan;
@@ -58,7 +60,7 @@ typedef struct lacuna_hyper_plan_params {
   int32_t center;        // 1: x minus the mean of its head is hashed
   int32_t draw;          // 1: sample_places are drawn; 0: they are given, and sample_rows alone is written
   int32_t sampling;      // lacuna_sampling, of places that are drawn
-  int32_t reserved;
+  int32_t sinks;         // 0..=plan.exact; 0 where places are given
   uint64_t seed;
   const void* q;  // [batch, q_heads, q_len, head_dim]
   const void* k;  // [batch, kv_heads, kv_len, head_dim]

@@ -6,6 +6,8 @@
 
 namespace LACUNA_NS {
 
+constexpr int kExactSamples = 64;  // exact samples fill whole tiles of the backward kernels: a tile has one weight
+
 // What the tree of a plan is made of.
 inline int32_t check_gather_shape(const lacuna_shape& s, const lacuna_gather_plan& p) {
   LACUNA_CHECK(check_shape(s));
@@ -28,6 +30,8 @@ inline int32_t check_gather_plan(const lacuna_gather_plan& p, const lacuna_shape
   LACUNA_REQUIRE(p.levels == levels, "levels must be %d for this call, got %d", levels, p.levels);
   LACUNA_REQUIRE(p.block_size >= 1 && p.block_size <= kMax, "block_size must be in 1..=2^30, got %d", p.block_size);
   LACUNA_REQUIRE(p.samples >= 0 && p.samples <= kMax, "samples must be in 0..=2^30, got %d", p.samples);
+  LACUNA_REQUIRE(p.exact >= 0 && p.exact <= p.samples && p.exact % kExactSamples == 0,
+                 "exact must be a multiple of %d in 0..=samples (%d), got %d", kExactSamples, p.samples, p.exact);
   LACUNA_REQUIRE(p.q_order != nullptr && p.k_order != nullptr, "q_order or k_order is null");
   LACUNA_REQUIRE(p.samples == 0 || (p.sample_places != nullptr && p.sample_rows != nullptr),
                  "sample_places or sample_rows is null");

@@ -17,17 +17,19 @@ __device__ __forceinline__ ScoreRule gather_rule(float scale) {
   return ScoreRule{scale, 0.0f, transform, transform ? kLog2E : scale * kLog2E};
 }
 
-// The keys of a block of a pair, in whole tiles, then its samples. It lies in shared memory: its state would cost every
-// thread's registers.
+// The keys of a block of a pair, its exact samples, and those drawn, each in whole tiles. It lies in shared memory: its
+// state would cost every thread's registers.
 template <int kTileKeys>
 struct SortedKeys {
   const int32_t* block;  // key rows of the block
   int block_keys;
   int block_tiles;
+  int plain_tiles;  // with the log-weight 0: of the block, then of exact samples
   const int32_t* sample_places;
   const int32_t* sample_rows;
-  int samples;  // 0 where the block is the only one
-  int low;      // places of the block: samples there are in it already
+  int exact;
+  int drawn;  // 0, as `exact`, where the block is the only one
+  int low;    // places of the block: samples there are in it already
   Segment keys;
   float weight;  // of a sample
 
@@ -41,21 +43,25 @@ struct SortedKeys {
     block = plan.k_order + (work.level * heads + head) * p.shape.kv_len + keys.start + low;
     block_keys = keys.len - low < plan.block_size ? keys.len - low : plan.block_size;
     block_tiles = divide_up(block_keys, kTileKeys);
-    samples = keys.len > plan.block_size ? plan.samples : 0;
-    const int64_t first = (work.number * heads + head) * plan.samples;
+    const bool alone = keys.len <= plan.block_size;
+    exact = keys.start < plan.exact && !alone ? plan.exact : 0;
+    drawn = alone ? 0 : plan.samples - plan.exact;
+    plain_tiles = block_tiles + divide_up(exact, kTileKeys);
+    const int64_t first = (work.number * heads + head) * plan.samples + plan.exact - exact;
     sample_places = plan.sample_places + first;
     sample_rows = plan.sample_rows + first;
-    const float log_weight = lg2(static_cast<float>(keys.len) / static_cast<float>(plan.samples)) * kLn2;
+    const float log_weight = lg2(static_cast<float>(keys.len) / static_cast<float>(plan.samples - plan.exact)) * kLn2;
     weight = rule.transform ? log_weight : log_weight / rule.scale;
   }
 
   __device__ __forceinline__ int count(int tile) const {
-    const bool sampled = tile >= block_tiles;
-    const int left = sampled ? samples - (tile - block_tiles) * kTileKeys : block_keys - tile * kTileKeys;
+    const int left = tile < block_tiles   ? block_keys - tile * kTileKeys
+                     : tile < plain_tiles ? exact - (tile - block_tiles) * kTileKeys
+                                          : drawn - (tile - plain_tiles) * kTileKeys;
     return left < 0 ? 0 : left < kTileKeys ? left : kTileKeys;
   }
 
-  __device__ __forceinline__ float weight_of(int tile) const { return tile < block_tiles ? 0.0f : weight; }
+  __device__ __forceinline__ float weight_of(int tile) const { return tile < plain_tiles ? 0.0f : weight; }
 
   __device__ __forceinline__ int row(int tile) const {
     const int i = thread_index();
@@ -64,7 +70,8 @@ struct SortedKeys {
     if (tile < block_tiles) {
       row = block[tile * kTileKeys + i];
     } else {
-      const int sample = (tile - block_tiles) * kTileKeys + i;
+      const int sample =
+          tile < plain_tiles ? (tile - block_tiles) * kTileKeys + i : exact + (tile - plain_tiles) * kTileKeys + i;
       const int place = sample_places[sample];
       row = place >= low && place < low + block_keys ? -1 : sample_rows[sample];
     }

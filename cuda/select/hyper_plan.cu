@@ -88,6 +88,8 @@ int32_t hyper_plan(const lacuna_hyper_plan_params* params, void* stream) {
                  "center and draw must be 0 or 1, got %d and %d", p.center, p.draw);
   LACUNA_REQUIRE(p.sampling >= LACUNA_SAMPLING_UNIFORM && p.sampling <= LACUNA_SAMPLING_STRATIFIED,
                  "sampling must be 0 (uniform), 1 (distinct) or 2 (stratified), got %d", p.sampling);
+  LACUNA_REQUIRE(p.sinks >= 0 && p.sinks <= p.plan.exact && (p.sinks == 0 || p.draw == 1),
+                 "sinks must be in 0..=exact (%d), and 0 for given samples, got %d", p.plan.exact, p.sinks);
   LACUNA_REQUIRE(
       p.q != nullptr && p.k != nullptr && p.directions != nullptr && p.q_ranks != nullptr && p.k_ranks != nullptr,
       "q, k, directions, q_ranks or k_ranks is null");

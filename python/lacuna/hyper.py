@@ -23,6 +23,7 @@ class Hyper:
         num_projections: hyperplanes of the hash, 1 to 16.
         block_size: keys of a block of the sorted order.
         sample_size: keys drawn for each KV head; 0: none.
+        sinks: so many first keys are attended exactly; not with given samples.
         sampling: "uniform" with replacement, "distinct" without, or "stratified": one in each of equal parts.
         min_seq_len: shorter calls, and pieces of causal calls, are exact.
         bucket_order: "gray", or "compat" for the order of the published code.
@@ -45,6 +46,7 @@ class Hyper:
         projections: Any = None,
         samples: Any = None,
         sampling: str = "uniform",
+        sinks: int = 0,
     ) -> None:
         if bucket_order not in ("gray", "compat"):
             raise InvalidArgument(f"bucket_order must be 'gray' or 'compat', got {bucket_order!r}")
@@ -57,6 +59,7 @@ class Hyper:
             "block_size": block_size,
             "sample_size": sample_size,
             "min_seq_len": min_seq_len,
+            "sinks": sinks,
         }
         values = {name: integer(name, value) for name, value in sizes.items()}
         compat = int(bucket_order == "compat")

@@ -104,6 +104,8 @@ def test_hyper(inputs):
         # Every key once.
         out = lacuna.attention(q, k, v, plan=lacuna.Hyper(**settings, sample_size=200), dtype="bf16")
         check(given.number(out), *given.values, True, "bf16")
+    out = lacuna.attention(q, k, v, plan=lacuna.Hyper(block_size=32, min_seq_len=64, sinks=200), dtype="bf16")
+    check(given.number(out), *given.values, True, "bf16")
     with pytest.raises(lacuna.InvalidArgument, match="sampling must be 'uniform'"):
         lacuna.Hyper(sampling="strata")
     causal = lacuna.attention(q, k, v, plan=plan, causal=True, dtype="bf16")

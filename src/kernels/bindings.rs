@@ -1359,8 +1359,9 @@ impl Default for lacuna_block_max_params {
 }
 /// A pair of query rows and key rows in sorted order. Key block j holds places [j * block_size, (j + 1) * block_size) of
 /// the sorted keys; with B such blocks, query block j holds places [j * s, (j + 1) * s) of the sorted queries,
-/// s = ceil(queries / B). A query attends the keys of its own number's block, and each sample that lies in another block
-/// with the log-weight ln(keys / samples).
+/// s = ceil(queries / B). A query attends the keys of its own number's block, and each sample that lies in another
+/// block, with the log-weight ln(keys / (samples - exact)). The first `exact` samples stand for themselves alone: their
+/// log-weight is 0, and they are keys of rows [0, exact), each listed once at most and not among the other samples.
 ///
 /// causal == 0: one pair, of all queries and all keys; levels is 1.
 /// causal == 1 (needs q_len == kv_len): the tokens [0, q_len) are node 1 of a binary tree. A node of n tokens with
@@ -1379,7 +1380,8 @@ pub struct lacuna_gather_plan {
     pub samples: i32,
     /// causal: >= 1
     pub min_seq_len: i32,
-    pub reserved: i32,
+    /// a multiple of 64 in 0..=samples
+    pub exact: i32,
     /// [levels, batch, q_heads, q_len] query rows; a pair's at the places of its tokens
     pub q_order: *mut i32,
     /// [levels, batch, kv_heads, kv_len] key rows; a pair's at the places of its tokens
@@ -1401,7 +1403,7 @@ const _: () = {
     ["Offset of field: lacuna_gather_plan::samples"][::core::mem::offset_of!(lacuna_gather_plan, samples) - 12usize];
     ["Offset of field: lacuna_gather_plan::min_seq_len"]
         [::core::mem::offset_of!(lacuna_gather_plan, min_seq_len) - 16usize];
-    ["Offset of field: lacuna_gather_plan::reserved"][::core::mem::offset_of!(lacuna_gather_plan, reserved) - 20usize];
+    ["Offset of field: lacuna_gather_plan::exact"][::core::mem::offset_of!(lacuna_gather_plan, exact) - 20usize];
     ["Offset of field: lacuna_gather_plan::q_order"][::core::mem::offset_of!(lacuna_gather_plan, q_order) - 24usize];
     ["Offset of field: lacuna_gather_plan::k_order"][::core::mem::offset_of!(lacuna_gather_plan, k_order) - 32usize];
     ["Offset of field: lacuna_gather_plan::sample_places"]
@@ -1434,7 +1436,8 @@ pub const LACUNA_SAMPLING_STRATIFIED: lacuna_sampling = 2;
 /// "samp") under the key `seed`, low word first; the node is 0 when not causal. On average every place has
 /// samples / keys of them, for any number of samples, so that all have one weight.
 pub type lacuna_sampling = i32;
-/// Fills a gather plan: bit j of a row's code is x . P_j > 0, rows are sorted by bucket, stably.
+/// Fills a gather plan: bit j of a row's code is x . P_j > 0, rows are sorted by bucket, stably. The keys [0, sinks) are
+/// exact samples of the pairs that have them; samples drawn there are left out, so that none counts twice.
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct lacuna_hyper_plan_params {
@@ -1451,7 +1454,8 @@ pub struct lacuna_hyper_plan_params {
     pub draw: i32,
     /// lacuna_sampling, of places that are drawn
     pub sampling: i32,
-    pub reserved: i32,
+    /// 0..=plan.exact; 0 where places are given
+    pub sinks: i32,
     pub seed: u64,
     /// [batch, q_heads, q_len, head_dim]
     pub q: *const ::core::ffi::c_void,
@@ -1487,8 +1491,8 @@ const _: () = {
         [::core::mem::offset_of!(lacuna_hyper_plan_params, draw) - 164usize];
     ["Offset of field: lacuna_hyper_plan_params::sampling"]
         [::core::mem::offset_of!(lacuna_hyper_plan_params, sampling) - 168usize];
-    ["Offset of field: lacuna_hyper_plan_params::reserved"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, reserved) - 172usize];
+    ["Offset of field: lacuna_hyper_plan_params::sinks"]
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, sinks) - 172usize];
     ["Offset of field: lacuna_hyper_plan_params::seed"]
         [::core::mem::offset_of!(lacuna_hyper_plan_params, seed) - 176usize];
     ["Offset of field: lacuna_hyper_plan_params::q"][::core::mem::offset_of!(lacuna_hyper_plan_params, q) - 184usize];

@@ -293,7 +293,8 @@ mod tests {
         let shape = AttentionShape { q_len: 7, kv_len: 7, ..SHAPE };
         let config = HyperConfig { block_size: 2, sample_size: 3, min_seq_len: 1, ..HyperConfig::default() };
         let (dout, dlse) = (numbers(4, 2 * 4 * 7 * 4), numbers(5, 2 * 4 * 7));
-        for mask in [Mask::FULL, Mask::CAUSAL] {
+        for (mask, sinks) in [(Mask::FULL, 0), (Mask::CAUSAL, 0), (Mask::FULL, 2)] {
+            let config = HyperConfig { sinks, ..config.clone() };
             let ranks = HyperRanks { q: &q_ranks, k: &k_ranks };
             let visible = HyperEstimator::new(&config, &shape, &mask, ranks, None).unwrap();
             let mut tensors = [numbers(1, 2 * 4 * 7 * 4), numbers(2, 2 * 2 * 7 * 4), numbers(3, 2 * 2 * 7 * 4)];

@@ -289,6 +289,36 @@ fn samplings() {
     }
 }
 
+/// Sinks in the first half of a call and across halves, fewer and more than a tile, and more than keys.
+#[test]
+fn sinks() {
+    for sinks in [1, 5, 64, 70, 200] {
+        for (samples, sampling) in [(0, Sampling::Uniform), (40, Sampling::Uniform), (140, Sampling::Distinct)] {
+            let of = |least, block| HyperConfig { sinks, sampling, ..small(least, block, samples) };
+            HyperCase::new(shape(2, (4, 2), (90, 130), 64), Mask::FULL, of(1, 16)).check_all::<bf16>();
+            HyperCase::new(shape(1, (2, 2), (133, 133), 32), Mask::CAUSAL, of(15, 8)).check_all::<f16>();
+        }
+    }
+    // Two passes of the sort, a head dim with narrow tiles, one bucket.
+    let wide = HyperConfig { num_projections: 16, sinks: 3, ..small(1, 32, 16) };
+    HyperCase::new(shape(1, (2, 1), (90, 130), 256), Mask::FULL, wide.clone()).check_all::<bf16>();
+    let one = HyperConfig { num_projections: 1, center: false, ..wide };
+    HyperCase { same_keys: true, ..HyperCase::new(shape(1, (1, 1), (90, 90), 96), Mask::FULL, one) }
+        .check_all::<bf16>();
+}
+
+/// Pairs that no sink lies in skip their tile.
+#[test]
+fn sinks_cost_a_tile_where_they_are() {
+    let stream = Device::simt().unwrap().new_stream().unwrap();
+    let (n, leaf) = (1024, 128);
+    let of = |sinks| HyperConfig { sinks, ..small(leaf, 64, 64) };
+    let macs =
+        |sinks| counted(&stream, &HyperCase::new(shape(1, (2, 1), (n, n), 64), Mask::CAUSAL, of(sinks))).1.mma_macs;
+    // Every query behind the first leaf has the first keys in one pair.
+    assert_eq!(macs(4) - macs(0), (2 * (n - leaf) * 64 * 2 * 64) as u64);
+}
+
 #[test]
 fn projections_of_one_and_two_passes() {
     for num_projections in [1, 2, 8, 9, 15, 16] {
@@ -552,6 +582,7 @@ proptest! {
         storage in prop::array::uniform4(prop::sample::select(Storage::ALL.to_vec())),
         sizes in (1usize..80, 0usize..80, 1usize..60), num_projections in 1usize..=16, center: bool, gray: bool,
         sampling in prop::sample::select(vec![Sampling::Uniform, Sampling::Distinct, Sampling::Stratified]),
+        sinks in prop::sample::select(vec![0usize, 0, 1, 30, 90]),
     ) {
         let (mask, kv_len) = if causal { (Mask::CAUSAL, q_len) } else { (Mask::FULL, kv_len) };
         let (block_size, sample_size, least) = sizes;
@@ -560,6 +591,7 @@ proptest! {
             block_size,
             sample_size,
             sampling,
+            sinks,
             min_seq_len: least.min(q_len / 2),
             bucket_order: if gray { BucketOrder::Gray } else { BucketOrder::Compat },
             center,

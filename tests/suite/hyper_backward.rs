@@ -226,6 +226,19 @@ fn samplings() {
 }
 
 #[test]
+fn sinks() {
+    for sinks in [1, 5, 64, 70, 200] {
+        for samples in [0, 40] {
+            let of = |least, block| HyperConfig { sinks, ..small(least, block, samples) };
+            GradCase::new(shape(2, (4, 2), (90, 130), 32), Mask::FULL, of(1, 16)).check_all::<bf16>();
+            GradCase::new(shape(1, (2, 1), (133, 133), 64), Mask::CAUSAL, of(15, 8)).check_all::<f16>();
+        }
+    }
+    let wide = HyperConfig { sinks: 3, ..small(1, 32, 16) };
+    GradCase::new(shape(1, (2, 1), (90, 130), 256), Mask::FULL, wide).seeded(2).check_all::<bf16>();
+}
+
+#[test]
 fn one_bucket_and_one_projection() {
     let case = GradCase::new(shape(1, (2, 1), (90, 90), 32), Mask::FULL, small(1, 32, 16));
     GradCase { same_keys: true, ..case.clone() }.check_all::<f16>();

@@ -231,6 +231,9 @@ fn raw_gather_calls_check_what_the_host_can_see() {
         raw::lacuna_gather_plan { block_size: 0, ..full },
         raw::lacuna_gather_plan { q_order: std::ptr::null_mut(), ..full },
         raw::lacuna_gather_plan { sample_rows: std::ptr::null_mut(), ..full },
+        raw::lacuna_gather_plan { exact: 64, ..full },
+        raw::lacuna_gather_plan { exact: 32, samples: 100, ..full },
+        raw::lacuna_gather_plan { exact: -64, ..full },
     ] {
         assert!(matches!(attend(&attended(bad)), Err(lacuna::Error::Value { what: "gather_forward", .. })), "{bad:?}");
     }

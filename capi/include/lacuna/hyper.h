@@ -18,6 +18,7 @@ typedef struct lacuna_hyper_config {
   uint64_t seed;            // 0: of projections and samples that are not given
   int32_t compat_buckets;   // 0: buckets in Gray order; 1: in the order of the published code
   int32_t sampling;         // samples are drawn: 0: with replacement; 1: without; 2: one in each of equal parts
+  int64_t sinks;            // 0: so many first keys are attended exactly
 } lacuna_hyper_config;
 
 lacuna_status lacuna_hyper_config_init(lacuna_hyper_config* config, size_t size);

@@ -57,6 +57,7 @@ impl Hyper {
                 BucketOrder::Compat => lacuna::BucketOrder::Compat,
             },
             sampling: keys.sampling.into(),
+            sinks: keys.sinks,
             center: keys.center,
             seed: keys.seed,
             ..HyperConfig::default()
@@ -70,6 +71,10 @@ impl Hyper {
             let got = keys.sampling.name();
             let expected = "tensor `samples` is given, so `sampling` must be absent or \"uniform\"";
             return Err(file.error(format_args!("{expected}, got {got:?}")));
+        }
+        if samples.is_some() && keys.sinks != 0 {
+            let expected = "tensor `samples` is given, so `sinks` must be absent or 0";
+            return Err(file.error(format_args!("{expected}, got {}", keys.sinks)));
         }
         let defaults = HyperConfig::default();
         let given = projections.as_ref().map(|(count, _)| *count);

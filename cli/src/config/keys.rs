@@ -206,6 +206,8 @@ keys! {
         sample_size: Option<usize> = None,
         /// How they are drawn.
         sampling: Sampling = Sampling::Uniform,
+        /// The first keys, so many, are attended exactly.
+        sinks: usize = 0,
         /// Shorter calls are exact.
         min_seq_len: usize = 4096,
         /// Order of the buckets.
@@ -225,6 +227,10 @@ impl HyperKeys {
         }
         if self.block_size == 0 {
             return Err(config_error("block_size must be at least 1, got 0"));
+        }
+        let most = lacuna::HyperConfig::MAX_SINKS;
+        if self.sinks > most {
+            return Err(config_error(format_args!("sinks must be in 0..={most}, got {}", self.sinks)));
         }
         Ok(())
     }
@@ -265,11 +271,13 @@ mod tests {
         let keys = HyperKeys::parse("{}").unwrap();
         assert_eq!((keys.num_projections, keys.block_size, keys.sample_size), (None, 256, None));
         assert_eq!((keys.min_seq_len, keys.bucket_order, keys.center), (4096, BucketOrder::Gray, true));
-        assert_eq!(keys.sampling, Sampling::Uniform);
+        assert_eq!((keys.sampling, keys.sinks), (Sampling::Uniform, 0));
         for (text, words) in [
             (r#"{"num_projections": 0}"#, "num_projections must be in 1..=16, got 0"),
             (r#"{"num_projections": 17}"#, "num_projections must be in 1..=16, got 17"),
             (r#"{"block_size": 0}"#, "block_size must be at least 1"),
+            (r#"{"sinks": 65537}"#, "sinks must be in 0..=65536, got 65537"),
+            (r#"{"sinks": -1}"#, "sinks"),
             (r#"{"seed": -1}"#, "seed: invalid value: integer `-1`, expected a whole number of at least 0"),
             (r#"{"bucket_order": "binary"}"#, "bucket_order"),
             (

@@ -104,6 +104,8 @@ __device__ __forceinline__ WorkKeys sample_work(const GatherBackwardArgs& args, 
   WorkKeys keys{pair.keys, nullptr, nullptr, 0, 0};
   const int64_t first = static_cast<int64_t>(piece / group) * kSamplePieceRows;
   if (first >= pair.queries.len || pair.keys.len <= plan.block_size) return keys;
+  const bool exact = tile * kSampleTile < plan.exact;
+  if (exact && pair.keys.start >= plan.exact) return keys;
   const int left = plan.samples - tile * kSampleTile;
   keys.count = left < kSampleTile ? left : kSampleTile;
   const int64_t kv_heads = static_cast<int64_t>(p.shape.batch) * p.shape.kv_heads;
@@ -122,8 +124,9 @@ __device__ __forceinline__ WorkKeys sample_work(const GatherBackwardArgs& args, 
   work.sample = sample_place(args.memory, p.shape, args.level, piece, node, work.head.batch, work.head.kv_head,
                              static_cast<int64_t>(tile) * kSampleTile);
   const ScoreRule rule = gather_rule(p.scale);
-  const float log_weight = lg2(static_cast<float>(pair.keys.len) / static_cast<float>(plan.samples)) * kLn2;
-  work.weight = rule.transform ? log_weight : log_weight / rule.scale;
+  const float log_weight =
+      lg2(static_cast<float>(pair.keys.len) / static_cast<float>(plan.samples - plan.exact)) * kLn2;
+  work.weight = exact ? 0.0f : rule.transform ? log_weight : log_weight / rule.scale;
   return keys;
 }
 

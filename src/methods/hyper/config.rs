@@ -47,6 +47,9 @@ pub struct HyperConfig {
     pub sample_size: usize,
     /// How they are drawn.
     pub sampling: Sampling,
+    /// The first keys, so many, are attended exactly by every query that may see them; 0: none. A sample drawn there is
+    /// left out.
+    pub sinks: usize,
     /// Fewer queries are attended exactly; a causal call is halved down to pieces of at most so many tokens, which are
     /// exact. 0 is as 1.
     pub min_seq_len: usize,
@@ -66,6 +69,7 @@ impl Default for HyperConfig {
             block_size: 256,
             sample_size: 256,
             sampling: Sampling::Uniform,
+            sinks: 0,
             min_seq_len: 4096,
             bucket_order: BucketOrder::Gray,
             center: true,
@@ -77,6 +81,12 @@ impl Default for HyperConfig {
 impl HyperConfig {
     /// Projections at most.
     pub const MAX_PROJECTIONS: usize = 16;
+
+    /// Sinks at most.
+    pub const MAX_SINKS: usize = 1 << 16;
+
+    /// Exact samples come in whole tiles of the backward kernels.
+    const EXACT: usize = 64;
 
     /// Sizes and lengths of the settings at most.
     const MAX: usize = 1 << 30;
@@ -98,6 +108,7 @@ impl HyperConfig {
         range("num_projections", self.num_projections, 1, Self::MAX_PROJECTIONS)?;
         range("block_size", self.block_size, 1, Self::MAX)?;
         range("sample_size", self.sample_size, 0, Self::MAX)?;
+        range("sinks", self.sinks, 0, Self::MAX_SINKS)?;
         range("min_seq_len", self.min_seq_len, 0, Self::MAX)?;
         if mask.window_left.is_some() || mask.window_right.is_some() {
             return Err(Error::Unsupported {
@@ -121,6 +132,11 @@ impl HyperConfig {
         let least = self.least();
         let long = if mask.causal { shape.kv_len / 2 >= least } else { shape.q_len >= least };
         !long || [shape.batch, shape.q_len, shape.kv_len].contains(&0)
+    }
+
+    /// Exact samples that a plan has room for.
+    pub(crate) fn exact(&self) -> usize {
+        self.sinks.next_multiple_of(Self::EXACT)
     }
 
     /// `min_seq_len` as a number that lengths can be halved down to.
@@ -159,7 +175,7 @@ mod tests {
         let config = HyperConfig::default();
         assert_eq!((config.num_projections, config.block_size, config.sample_size), (7, 256, 256));
         assert_eq!((config.min_seq_len, config.seed, config.center), (4096, 0, true));
-        assert_eq!((config.bucket_order, config.sampling), (BucketOrder::Gray, Sampling::Uniform));
+        assert_eq!((config.bucket_order, config.sampling, config.sinks), (BucketOrder::Gray, Sampling::Uniform, 0));
     }
 
     #[test]
@@ -179,6 +195,7 @@ mod tests {
             (HyperConfig { num_projections: 17, ..good.clone() }, "num_projections"),
             (HyperConfig { block_size: 0, ..good.clone() }, "block_size"),
             (HyperConfig { sample_size: usize::MAX, ..good.clone() }, "sample_size"),
+            (HyperConfig { sinks: (1 << 16) + 1, ..good.clone() }, "sinks"),
             (HyperConfig { min_seq_len: usize::MAX, ..good.clone() }, "min_seq_len"),
         ] {
             match bad.validate(&shape(200, 200), &Mask::FULL) {

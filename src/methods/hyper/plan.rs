@@ -86,7 +86,8 @@ impl HyperPlan {
         }
         let request = abi::lacuna_hyper_plan_params {
             plan: abi::lacuna_gather_plan {
-                samples: config.sample_size as i32,
+                samples: (config.exact() + config.sample_size) as i32,
+                exact: config.exact() as i32,
                 causal: i32::from(mask.causal),
                 min_seq_len: config.least() as i32,
                 ..Default::default()
@@ -104,6 +105,7 @@ impl HyperPlan {
         let bytes = usize::try_from(sizes.scratch_bytes).unwrap_or(usize::MAX);
         let directions = random::projections(config.seed, shape.head_dim, config.num_projections);
         let AttentionShape { batch, q_heads, kv_heads, q_len, kv_len, head_dim, .. } = *shape;
+        let samples = [nodes, batch, kv_heads, config.exact() + config.sample_size];
         Ok(plan(Kind::Hashed(Box::new(Hashed {
             levels,
             directions: Tensor::from_slice(stream, &directions, [1, 1, head_dim, config.num_projections])?,
@@ -112,8 +114,8 @@ impl HyperPlan {
             k_ranks: Tensor::uninit(stream, [1, batch, kv_heads, kv_len])?,
             q_order: Tensor::uninit(stream, [levels, batch, q_heads, q_len])?,
             k_order: Tensor::uninit(stream, [levels, batch, kv_heads, kv_len])?,
-            sample_places: Tensor::uninit(stream, [nodes, batch, kv_heads, config.sample_size])?,
-            sample_rows: Tensor::uninit(stream, [nodes, batch, kv_heads, config.sample_size])?,
+            sample_places: Tensor::uninit(stream, samples)?,
+            sample_rows: Tensor::uninit(stream, samples)?,
             scratch: stream.alloc_bytes(bytes)?,
             filled: false,
         }))))
@@ -150,11 +152,15 @@ impl HyperPlan {
     /// and `sampling` no part in it any more.
     ///
     /// # Errors
-    /// [`Error::Value`] for a causal call, which draws for each of its halves; [`Error::Shape`] for another size;
+    /// [`Error::Value`] for a causal call, which draws for each of its halves, and for a plan with sinks; [`Error::Shape`] for another size;
     /// [`Error::Device`] for memory of another device.
     pub fn set_samples(&mut self, samples: Tensor<i32>) -> Result<()> {
         if self.mask.causal {
             let got = "samples for a causal call, which draws them for each of its halves".into();
+            return Err(Error::Value { what: "samples", expected: "absent".into(), got });
+        }
+        if self.config.sinks > 0 {
+            let got = format!("samples for a plan with {} sinks, which belong to no sample", self.config.sinks);
             return Err(Error::Value { what: "samples", expected: "absent".into(), got });
         }
         let dims = [1, self.shape.batch, self.shape.kv_heads, self.config.sample_size];
@@ -286,7 +292,8 @@ impl HyperPlan {
             causal: i32::from(self.mask.causal),
             levels: hashed.levels as i32,
             block_size: self.config.block_size as i32,
-            samples: self.config.sample_size as i32,
+            samples: (self.config.exact() + self.config.sample_size) as i32,
+            exact: self.config.exact() as i32,
             min_seq_len: self.config.least() as i32,
             q_order: pointer(&hashed.q_order),
             k_order: pointer(&hashed.k_order),
@@ -324,6 +331,7 @@ fn settings(config: &HyperConfig, shape: &AttentionShape) -> abi::lacuna_hyper_p
             BucketOrder::Compat => abi::LACUNA_BUCKETS_COMPAT,
         },
         center: i32::from(config.center),
+        sinks: config.sinks as i32,
         sampling: match config.sampling {
             Sampling::Uniform => abi::LACUNA_SAMPLING_UNIFORM,
             Sampling::Distinct => abi::LACUNA_SAMPLING_DISTINCT,

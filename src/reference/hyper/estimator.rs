@@ -55,6 +55,8 @@ struct Hashed {
     order: Vec<Vec<usize>>,
     /// `[batch * kv_heads][samples]`: positions in that order; none if there is one block.
     samples: Vec<Vec<usize>>,
+    /// `[batch * kv_heads][sinks]`: positions of the exact keys in that order.
+    sinks: Vec<Vec<usize>>,
     log_weight: f64,
 }
 
@@ -78,6 +80,10 @@ impl HyperEstimator {
         if let Some(samples) = samples {
             if mask.causal {
                 let got = "samples for a causal call, which draws for each half".into();
+                return Err(Error::Value { what: "samples", expected: "absent".into(), got });
+            }
+            if config.sinks > 0 {
+                let got = format!("samples with {} sinks, which belong to no sample", config.sinks);
                 return Err(Error::Value { what: "samples", expected: "absent".into(), got });
             }
             check("samples", samples.len(), [shape.batch, shape.kv_heads, config.sample_size])?;
@@ -144,12 +150,21 @@ impl HyperEstimator {
             Some(given) => given[head * config.sample_size..][..count].to_vec(),
             None => config.sampling.places(config.seed, head % shape.kv_heads, node, count, keys.len()),
         };
+        let order: Vec<Vec<usize>> = ranks.k.chunks(shape.kv_len).map(|ranks| sorted(ranks, &keys)).collect();
+        let is_sink = |row: usize| row < config.sinks;
+        let without_sinks = |head: usize| {
+            let mut drawn = samples(head);
+            drawn.retain(|&at| !is_sink(order[head][at]));
+            drawn
+        };
+        let sinks = |order: &Vec<usize>| (0..order.len()).filter(|&at| is_sink(order[at])).collect();
         let hashed = Hashed {
             block_size: config.block_size,
             query_block: queries.len().div_ceil(blocks),
             places: ranks.q.chunks(shape.q_len).map(places).collect(),
-            order: ranks.k.chunks(shape.kv_len).map(|ranks| sorted(ranks, &keys)).collect(),
-            samples: (0..shape.batch * shape.kv_heads).map(samples).collect(),
+            samples: (0..shape.batch * shape.kv_heads).map(without_sinks).collect(),
+            sinks: order.iter().map(sinks).collect(),
+            order,
             log_weight: (keys.len() as f64 / config.sample_size as f64).ln(),
         };
         self.parts.push(Part { queries, keys, kind: Kind::Hashed(hashed) });
@@ -185,6 +200,9 @@ impl Visibility for HyperEstimator {
                     let first = block * hashed.block_size;
                     for &key in &order[first..order.len().min(first + hashed.block_size)] {
                         visit(key..key + 1, 0.0);
+                    }
+                    for &at in hashed.sinks[key_head].iter().filter(|&&at| at / hashed.block_size != block) {
+                        visit(order[at]..order[at] + 1, 0.0);
                     }
                     for &at in hashed.samples[key_head].iter().filter(|&&at| at / hashed.block_size != block) {
                         visit(order[at]..order[at] + 1, hashed.log_weight);
@@ -318,13 +336,14 @@ mod tests {
     fn the_mean_over_seeds_is_the_exact_denominator() {
         let inputs = Inputs::new([1, 1], [40, 40]);
         let samplings = [Sampling::Uniform, Sampling::Distinct, Sampling::Stratified];
-        for (mask, sampling) in [Mask::FULL, Mask::CAUSAL].into_iter().flat_map(|mask| samplings.map(|s| (mask, s))) {
+        let calls = [(Mask::FULL, 0), (Mask::CAUSAL, 0), (Mask::FULL, 3), (Mask::CAUSAL, 3)];
+        for ((mask, sinks), sampling) in calls.into_iter().flat_map(|call| samplings.map(|s| (call, s))) {
             let exact = inputs.attend(&TokenMask { shape: &inputs.shape, mask: &mask });
             let seeds = 400;
             let ratios: Vec<f64> = (0..seeds)
                 .map(|seed| {
                     let sizes = HyperConfig { block_size: 4, sample_size: 6, min_seq_len: 4, ..HyperConfig::default() };
-                    let config = HyperConfig { sampling, seed, ..sizes };
+                    let config = HyperConfig { sampling, sinks, seed, ..sizes };
                     let got = inputs.attend(&inputs.estimator(&config, &mask, None).unwrap());
                     got.lse.iter().zip(&exact.lse).map(|(a, b)| (a - b).exp()).sum::<f64>() / exact.lse.len() as f64
                 })
@@ -333,7 +352,7 @@ mod tests {
             let variance = ratios.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / seeds as f64;
             assert!(
                 variance > 0.0 && (mean - 1.0).abs() < 5.0 * (variance / seeds as f64).sqrt(),
-                "{sampling:?}: {mean}"
+                "{sampling:?}, {sinks} sinks: {mean}"
             );
         }
     }
@@ -353,6 +372,29 @@ mod tests {
             assert_close(&drawn(Sampling::Stratified), &exact);
             assert_ne!(drawn(Sampling::Uniform), exact);
         }
+    }
+
+    /// The definition as a matrix of counts.
+    #[test]
+    fn sinks_count_once() {
+        let inputs = Inputs::new([4, 2], [23, 31]);
+        let sizes = HyperConfig { block_size: 8, sample_size: 25, min_seq_len: 4, ..HyperConfig::default() };
+        let place = |ranks: &[u16], i: usize| (0..ranks.len()).filter(|&j| (ranks[j], j) < (ranks[i], i)).count();
+        for sinks in [1, 3, 31, 100] {
+            let config = HyperConfig { sinks, ..sizes.clone() };
+            let count = |b: usize, h: usize, t: usize, key: usize| {
+                let head = b * 2 + h / 2;
+                let block = place(&inputs.q_ranks[(b * 4 + h) * 23..][..23], t) / 6;
+                let at = place(&inputs.k_ranks[head * 31..][..31], key);
+                let samples = config.sampling.places(config.seed, h / 2, 0, 25, 31);
+                let drawn = samples.into_iter().filter(|&s| s == at).count();
+                if at / 8 == block || key < sinks { 1.0 } else { drawn as f64 * 31.0 / 25.0 }
+            };
+            let got = inputs.attend(&inputs.estimator(&config, &Mask::FULL, None).unwrap());
+            assert_close(&got, &inputs.attend(&Counted { kv_len: 31, count }));
+        }
+        let given = inputs.estimator(&HyperConfig { sinks: 1, ..sizes }, &Mask::FULL, Some(&[0; 100]));
+        assert!(matches!(given, Err(Error::Value { what: "samples", .. })));
     }
 
     /// `L (n / 2) (b + m)` pairs of the levels, masked samples left out, and half of the leaves.
