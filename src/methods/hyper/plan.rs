@@ -299,7 +299,6 @@ impl HyperPlan {
             k_order: pointer(&hashed.k_order),
             sample_places: pointer(&hashed.sample_places),
             sample_rows: pointer(&hashed.sample_rows),
-            ..Default::default()
         }
     }
 }
