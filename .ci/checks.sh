@@ -68,7 +68,7 @@ c_abi() {
   local header flags libs warnings="-Wall -Wextra -pedantic -Werror"
   flags=$(pkg-config --cflags lacuna) libs=$(pkg-config --libs lacuna)
   echo "-- every header alone, as C11 and as C++17"
-  for header in lacuna.h lacuna/{attention,core,gradient,hyper,plan,seer,tensor}.h; do
+  for header in lacuna.h lacuna/{attention,cache,core,gradient,hyper,plan,seer,tensor}.h; do
     echo "#include <$header>" | cc -x c -std=c11 $warnings $flags -fsyntax-only -
     echo "#include <$header>" | c++ -x c++ -std=c++17 $warnings $flags -fsyntax-only -
   done
@@ -81,8 +81,9 @@ c_abi() {
   c++ -std=c++17 $warnings $sanitize $flags examples/02_serving.cpp $libs -pthread -o $out/serving
   cc -std=c11 $warnings $sanitize $flags examples/03_hostile.c $libs -pthread -o $out/hostile
   cc -std=c11 $warnings $sanitize $flags examples/04_gradient.c $libs -lm -o $out/gradient
+  cc -std=c11 $warnings $sanitize $flags examples/08_evicting_cache.c $libs -o $out/cache
   local program
-  for program in attention serving hostile gradient; do $out/$program; done
+  for program in attention serving hostile gradient cache; do $out/$program; done
   echo "-- linked statically"
   cc -std=c11 $flags examples/01_attention.c $(pkg-config --static --libs lacuna | sed 's/-llacuna/-l:liblacuna.a/') \
     -o $out/attention-static
@@ -139,7 +140,7 @@ package() {
   local required
   for required in build.rs build/cuda.rs cuda/lacuna_kernels.h src/lib.rs src/kernels/bindings.rs LICENSE-MIT \
     LICENSE-APACHE README.md; do
-    echo "$list" | grep -qx "$required" || { echo "$required is missing from the package"; return 1; }
+    grep -qx "$required" <<<"$list" || { echo "$required is missing from the package"; return 1; }
   done
   if ! cargo publish --dry-run -p lacuna --allow-dirty; then
     echo "-- publishing needs the registry's index; the same check without it:"

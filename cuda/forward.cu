@@ -23,12 +23,6 @@ int32_t check_head_dim(int head_dim) {
   return set_error(LACUNA_UNSUPPORTED, "head_dim %d: the forward kernels serve 32, 64, 96, 128 and 256", head_dim);
 }
 
-#if LACUNA_SIMT || LACUNA_BUILT_SM90A
-constexpr bool kHopperBuilt = true;
-#else
-constexpr bool kHopperBuilt = false;
-#endif
-
 template <int kHeadDim>
 void describe(lacuna_forward_config* config) {
   using Traits = sm80::ForwardTraits<kHeadDim, BFloat16>;
@@ -80,10 +74,15 @@ int32_t launch_portable(const lacuna_forward_params& p, void* stream) {
 }
 
 int32_t launch_hopper(const lacuna_forward_params& p, void* stream) {
-  if constexpr (kHopperBuilt) {
-    const bool gather = sm90::needs_gather(p.shape);
-    if (p.shape.head_dim == 64) return gather ? sm90::forward_gather_d64(p, stream) : sm90::forward_d64(p, stream);
-    return gather ? sm90::forward_gather_d128(p, stream) : sm90::forward_d128(p, stream);
+  if constexpr (sm90::kBuilt) {
+    const bool d64 = p.shape.head_dim == 64;
+    if (sm90::needs_gather(p.shape)) {
+      return d64 ? sm90::forward_gather_d64(p, stream) : sm90::forward_gather_d128(p, stream);
+    }
+    if (has_lengths(p.shape)) {
+      return d64 ? sm90::forward_ragged_d64(p, stream) : sm90::forward_ragged_d128(p, stream);
+    }
+    return d64 ? sm90::forward_d64(p, stream) : sm90::forward_d128(p, stream);
   } else {
     (void)p;
     (void)stream;
@@ -98,9 +97,7 @@ int32_t forward_config(const lacuna_forward_params* params, lacuna_forward_confi
   const lacuna_forward_params& p = *params;
   LACUNA_CHECK(check_shape(p.shape, Lengths::kRagged));
   LACUNA_CHECK(check_head_dim(p.shape.head_dim));
-  LACUNA_REQUIRE(
-      p.family == LACUNA_FAMILY_AUTO || p.family == LACUNA_FAMILY_PORTABLE || p.family == LACUNA_FAMILY_HOPPER,
-      "family must be 0 (auto), 80 or 90, got %d", p.family);
+  LACUNA_CHECK(check_family(p.family));
   LACUNA_CHECK(check_plan(p.plan, p.shape));
   if (has_lengths(p.shape) && p.plan.kind == LACUNA_PLAN_LISTS && p.plan.absolute != 0) {
     return set_error(LACUNA_UNSUPPORTED, "lengths on the device with lists whose rows count absolute positions");

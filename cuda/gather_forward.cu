@@ -5,6 +5,8 @@
 #include "families.h"
 #include "sm80/gather/launch.h"
 #include "sm80/gather/traits.h"
+#include "sm90/gather/launch.h"
+#include "sm90/gather/serves.h"
 
 namespace LACUNA_NS {
 
@@ -22,15 +24,7 @@ void describe(lacuna_forward_config* config) {
   config->smem_bytes = static_cast<int32_t>(sizeof(typename Traits::Shared));
 }
 
-bool finite(float x) { return x - x == 0.0f; }
-
-}  // namespace
-
-int32_t gather_config(const lacuna_gather_forward_params* params, lacuna_forward_config* config) {
-  LACUNA_REQUIRE(params != nullptr && config != nullptr, "gather_config: null argument");
-  const lacuna_shape& shape = params->shape;
-  LACUNA_CHECK(check_gather_shape(shape, params->plan));
-  *config = {};
+int32_t describe_portable(const lacuna_shape& shape, lacuna_forward_config* config) {
   switch (shape.head_dim) {
     case 32:
       describe<32>(config);
@@ -56,15 +50,7 @@ int32_t gather_config(const lacuna_gather_forward_params* params, lacuna_forward
   return LACUNA_OK;
 }
 
-int32_t gather_forward(const lacuna_gather_forward_params* params, void* stream) {
-  lacuna_forward_config config;
-  LACUNA_CHECK(gather_config(params, &config));
-  const lacuna_gather_forward_params& p = *params;
-  LACUNA_CHECK(check_gather_plan(p.plan, p.shape));
-  LACUNA_REQUIRE(p.q != nullptr && p.k != nullptr && p.v != nullptr && p.out != nullptr, "q, k, v or out is null");
-  LACUNA_REQUIRE(p.plan.causal == 0 || (p.partial_out != nullptr && p.partial_lse != nullptr),
-                 "a causal call needs partial_out and partial_lse");
-  LACUNA_REQUIRE(finite(p.scale), "scale must be finite, got %g", static_cast<double>(p.scale));
+int32_t launch_portable(const lacuna_gather_forward_params& p, void* stream) {
   switch (p.shape.head_dim) {
     case 32:
       return sm80::gather_d32(p, stream);
@@ -77,6 +63,52 @@ int32_t gather_forward(const lacuna_gather_forward_params* params, void* stream)
     default:
       return sm80::gather_d256(p, stream);
   }
+}
+
+int32_t launch_hopper(const lacuna_gather_forward_params& p, void* stream) {
+  if constexpr (sm90::kBuilt) {
+    return p.shape.head_dim == 64 ? sm90::gather_d64(p, stream) : sm90::gather_d128(p, stream);
+  } else {
+    (void)p;
+    (void)stream;
+    return LACUNA_NO_KERNEL;
+  }
+}
+
+bool finite(float x) { return x - x == 0.0f; }
+
+}  // namespace
+
+int32_t gather_config(const lacuna_gather_forward_params* params, lacuna_forward_config* config) {
+  LACUNA_REQUIRE(params != nullptr && config != nullptr, "gather_config: null argument");
+  const lacuna_gather_forward_params& p = *params;
+  LACUNA_CHECK(check_gather_shape(p.shape, p.plan));
+  LACUNA_CHECK(check_family(p.family));
+  *config = {};
+  LACUNA_CHECK(describe_portable(p.shape, config));
+  const bool runs_hopper = device_family() == LACUNA_FAMILY_HOPPER;
+  const char* refused = sm90::refuses(p);
+  if (p.family == LACUNA_FAMILY_HOPPER) {
+    if (!runs_hopper) return set_error(LACUNA_NO_KERNEL, "Hopper kernels: this device or this build has none");
+    if (refused != nullptr) {
+      return set_error(LACUNA_UNSUPPORTED, "a request for the Hopper gather kernel, which serves only %s", refused);
+    }
+  }
+  const bool wanted = p.family == LACUNA_FAMILY_HOPPER || (p.family == LACUNA_FAMILY_AUTO && sm90::prefers(p.plan));
+  if (wanted && runs_hopper && refused == nullptr) sm90::describe(p, config);
+  return LACUNA_OK;
+}
+
+int32_t gather_forward(const lacuna_gather_forward_params* params, void* stream) {
+  lacuna_forward_config config;
+  LACUNA_CHECK(gather_config(params, &config));
+  const lacuna_gather_forward_params& p = *params;
+  LACUNA_CHECK(check_gather_plan(p.plan, p.shape));
+  LACUNA_REQUIRE(p.q != nullptr && p.k != nullptr && p.v != nullptr && p.out != nullptr, "q, k, v or out is null");
+  LACUNA_REQUIRE(p.plan.causal == 0 || (p.partial_out != nullptr && p.partial_lse != nullptr),
+                 "a causal call needs partial_out and partial_lse");
+  LACUNA_REQUIRE(finite(p.scale), "scale must be finite, got %g", static_cast<double>(p.scale));
+  return config.family == LACUNA_FAMILY_HOPPER ? launch_hopper(p, stream) : launch_portable(p, stream);
 }
 
 }  // namespace LACUNA_NS

@@ -319,6 +319,80 @@ static void plans(void) {
   if (plan || hyper || made) failures++;
 }
 
+static void caches(void) {
+  reset();
+  lacuna_s2_cache* cache = NULL;
+  lacuna_s2_config config;
+  FINE(lacuna_s2_config_init(&config, sizeof config));
+  config.block_size = 16;
+  size_t some = 0, all = 0;
+  FINE(lacuna_s2_cache_bytes(&shape, &config, &some, &all));
+  REFUSED(lacuna_s2_cache_bytes(&shape, &config, &some, NULL), NULL, "full_bytes");
+  REFUSED(lacuna_s2_cache_bytes(NULL, &config, &some, &all), NULL, "lacuna_shape");
+  REFUSED(lacuna_s2_cache_create(stream, &shape, &config, NULL), NULL, "cache");
+  REFUSED(lacuna_s2_cache_create(NULL, &shape, &config, &cache), NULL, "stream");
+  config.block_size = 17;
+  REFUSED(lacuna_s2_cache_create(stream, &shape, &config, &cache), VALUE, "block");
+  config.block_size = 16;
+  config.phi3 = 2;
+  REFUSED(lacuna_s2_cache_create(stream, &shape, &config, &cache), VALUE, "phi3");
+  config.phi3 = 0;
+  FINE(lacuna_s2_cache_create(stream, &shape, &config, &cache));
+
+  int32_t ids[2] = {TOKENS, 0};
+  lacuna_tensor lens = lse, two, table = lse, k_view = k, v_view = v;
+  lens.data = ids;
+  lens.dtype = LACUNA_DTYPE_I32;
+  lens.shape[1] = lens.shape[2] = 1;
+  two = lens;
+  two.shape[3] = 2;
+  int64_t page_size = 0;
+  REFUSED(lacuna_s2_cache_append(stream, NULL, &k, &v, &lens, NULL, 0), NULL, "cache of blocks");
+  REFUSED(lacuna_s2_cache_append(stream, (lacuna_s2_cache*)dense, &k, &v, &lens, NULL, 0), HANDLE, "that of a plan");
+  REFUSED(lacuna_plan_destroy((lacuna_plan*)cache), HANDLE, "that of a cache of blocks");
+  REFUSED(lacuna_s2_cache_append(stream, cache, NULL, &v, &lens, NULL, 0), NULL, "k");
+  REFUSED(lacuna_s2_cache_append(stream, cache, &k, &lse, &lens, NULL, 0), VALUE, "dtype of v");
+  REFUSED(lacuna_s2_cache_append(stream, cache, &k, &v, &two, NULL, 0), SHAPE, "kv_lens");
+  REFUSED(lacuna_s2_cache_append(stream, cache, &k, &v, &lens, &two, 0), SHAPE, "added");
+  REFUSED(lacuna_s2_cache_append(stream, cache, &k, &v, &lens, NULL, -1), VALUE, "queries");
+  REFUSED(lacuna_s2_cache_append(stream, cache, &k, &v, &lens, NULL, TOKENS + 1), VALUE, "queries");
+  // Lengths are data: nothing is read or written outside.
+  const int32_t hostile[] = {TOKENS, 0, -5, 3, 1 << 30, -2147483647 - 1, 2147483647};
+  for (size_t i = 0; i < sizeof hostile / sizeof *hostile; i++) {
+    ids[0] = hostile[i];
+    FINE(lacuna_s2_cache_append(stream, cache, &k, &v, &lens, NULL, 1));
+    FINE(lacuna_s2_cache_append(stream, cache, &k, &v, &lens, &lens, TOKENS));
+  }
+  REFUSED(lacuna_s2_cache_views(cache, TOKENS + 1, &k_view, &v_view, &table, &page_size), VALUE, "kv_len");
+  REFUSED(lacuna_s2_cache_views(cache, TOKENS, &k_view, NULL, &table, &page_size), NULL, "lacuna_tensor");
+  FINE(lacuna_s2_cache_views(cache, TOKENS, &k_view, &v_view, &table, &page_size));
+  checks++;
+  if (page_size != 16 || table.shape[3] != TOKENS / 16 || k_view.dtype != LACUNA_DTYPE_F16) failures++;
+  FINE(lacuna_s2_cache_destroy(cache));
+  REFUSED(lacuna_s2_cache_destroy(cache), HANDLE, "destroyed");
+
+  int32_t starts[2] = {0, 2}, pages[2] = {4, 9}, last[1] = {3}, entries[4], length[1];
+  lacuna_tensor indptr = two, indices = two, last_page_len = lens, written = two, kv_lens = lens;
+  indptr.data = starts;
+  indices.data = pages;
+  last_page_len.data = last;
+  written.data = entries;
+  written.shape[3] = 4;
+  kv_lens.data = length;
+  REFUSED(lacuna_page_lists(stream, 0, 64, &indptr, &indices, &last_page_len, &written, &kv_lens), VALUE, "page_size");
+  REFUSED(lacuna_page_lists(stream, 16, 65, &indptr, &indices, &last_page_len, &written, &kv_lens), VALUE, "kv_len");
+  REFUSED(lacuna_page_lists(stream, 16, 64, &lens, &indices, &last_page_len, &written, &kv_lens), SHAPE, "indptr");
+  REFUSED(lacuna_page_lists(stream, 16, 64, &indptr, &indices, &last_page_len, &written, &q), VALUE, "kv_lens");
+  REFUSED(lacuna_page_lists(stream, 16, 64, &indptr, &indices, NULL, &written, &kv_lens), NULL, "last_page_len");
+  for (size_t i = 0; i < sizeof hostile / sizeof *hostile; i++) {
+    starts[0] = hostile[i];
+    starts[1] = last[0] = hostile[(i + 3) % (sizeof hostile / sizeof *hostile)];
+    FINE(lacuna_page_lists(stream, 16, 64, &indptr, &indices, &last_page_len, &written, &kv_lens));
+    checks++;
+    if (length[0] < 0 || length[0] > 64) failures++;
+  }
+}
+
 // A handle is destroyed while other threads use it: they finish, or are told.
 static void* use(void* handle) {
   for (int i = 0; i < 200; i++) {
@@ -411,6 +485,7 @@ int main(void) {
   numbers();
   plans();
   gradients();
+  caches();
   threads();
   // After all that, everything still works.
   FINE(forward());

@@ -28,7 +28,7 @@ system_nvcc() {
     [[ -n $nvcc && -x $nvcc ]] || continue
     release=$("$nvcc" --version 2>/dev/null | sed -n 's/.*release \([0-9]*\.[0-9]*\),.*/\1/p')
     [[ -n $release ]] || continue
-    if [[ $(printf '%s\n' 12.8 "$release" | sort -V | head -n 1) == 12.8 ]]; then
+    if [[ $(printf '%s\n' 12.8 "$release" | sort -V | sed -n 1p) == 12.8 ]]; then
       echo "$nvcc"
       return 0
     fi

@@ -9,7 +9,7 @@ cd "$(dirname "$0")"
 exec > >(tee results.txt) 2>&1
 cat ABOUT
 if nvidia-smi --query-gpu=name,driver_version,clocks.sm --format=csv,noheader 2>/dev/null; then
-  gpu_line="GPU: $(nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1)"
+  gpu_line="GPU: $(nvidia-smi --query-gpu=name --format=csv,noheader | sed -n 1p)"
 else
   gpu_line="GPU: none found (nvidia-smi does not answer); the suite ran on the SIMT host only"
 fi

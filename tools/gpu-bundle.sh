@@ -53,7 +53,7 @@ cp tools/gpu-bundle-run.sh "$bundle/run.sh"
 cp -r benches/peers/*.py benches/peers/README.md cuda/lacuna_kernels.h cuda/abi "$bundle/peers/"
 
 {
-  echo "lacuna $(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)," \
+  echo "lacuna $(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | sed -n 1p)," \
     "commit $(git describe --always --dirty 2>/dev/null || echo unknown)"
   echo "needs: x86-64 Linux, glibc $(getconf GNU_LIBC_VERSION | cut -d ' ' -f 2) or newer, an NVIDIA driver"
 } >"$bundle/ABOUT"

@@ -22,7 +22,7 @@ flags=(-std=c++17 -O2 -pthread -fno-exceptions -ffp-contract=off -fstack-clash-p
 folder=${CARGO_TARGET_DIR:-target}/aarch64
 mapfile -t sources < <(find cuda -name '*.cu' -o -path 'cuda/simt/*.cpp' | sort)
 sources+=(simt-tests/kernels/*.cu simt-tests/kernels/forward_case.cpp simt-tests/aarch64/main.cpp)
-newest_header=$(find cuda simt-tests -name '*.h' -printf '%T@ %p\n' | sort -rn | head -n 1 | cut -d' ' -f2-)
+newest_header=$(find cuda simt-tests -name '*.h' -printf '%T@ %p\n' | sort -rn | sed -n 1p | cut -d' ' -f2-)
 
 # build MACHINE COMPILER FLAG..: objects are kept, and made anew when their source or any header is newer.
 build() {

@@ -10,7 +10,7 @@ step() { printf '\n== %s\n' "$*"; }
 
 gpu_name() {
   [[ -e /dev/nvidiactl || -e /dev/dxg ]] || return 1
-  nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1 | grep .
+  nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | sed -n 1p | grep .
 }
 
 step "CUDA compiler"

@@ -72,6 +72,11 @@ pub struct lacuna_gate_cache {
 }
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
+pub struct lacuna_s2_cache {
+    _unused: [u8; 0],
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct lacuna_hyper {
     _unused: [u8; 0],
 }
@@ -875,6 +880,68 @@ unsafe extern "C" {
         plan: *mut lacuna_plan,
         info: *mut lacuna_kernel_info,
     ) -> lacuna_status;
+    /// Page lists one behind the other (kv_indptr, kv_indices and kv_last_page_len of FlashInfer) to what lacuna_options
+    /// takes. All are i32 in device memory; the lists are data, and what contradicts the sizes is cut.
+    ///   indptr         [1, 1, 1, batch + 1]: the pages of sequence b are indices[indptr[b]] to indices[indptr[b + 1] - 1]
+    ///   indices        [1, 1, 1, any]: page ids
+    ///   last_page_len  [1, 1, 1, batch]: keys in the last page of each sequence, 1 to page_size
+    ///   block_table    [batch, 1, 1, pages], written: as many pages as the longest sequence may have; -1 behind the last
+    ///   kv_lens        [1, 1, 1, batch], written: none is above kv_len, which is at most pages * page_size
+    /// _SHAPE, _VALUE, _DEVICE, _CUDA, _SIMT.
+    pub fn lacuna_page_lists(
+        stream: *mut lacuna_stream,
+        page_size: i64,
+        kv_len: i64,
+        indptr: *const lacuna_tensor,
+        indices: *const lacuna_tensor,
+        last_page_len: *const lacuna_tensor,
+        block_table: *const lacuna_tensor,
+        kv_lens: *const lacuna_tensor,
+    ) -> lacuna_status;
+    /// Device bytes of such a cache, and of all keys and values kept. _VALUE, _UNSUPPORTED.
+    pub fn lacuna_s2_cache_bytes(
+        shape: *const lacuna_shape,
+        config: *const lacuna_s2_config,
+        bytes: *mut usize,
+        full_bytes: *mut usize,
+    ) -> lacuna_status;
+    /// Allocates it, empty. _VALUE, _UNSUPPORTED for a pattern that comes back to what it left, _OUT_OF_MEMORY.
+    pub fn lacuna_s2_cache_create(
+        stream: *mut lacuna_stream,
+        shape: *const lacuna_shape,
+        config: *const lacuna_s2_config,
+        cache: *mut *mut lacuna_s2_cache,
+    ) -> lacuna_status;
+    /// Adds the newest tokens of each sequence.
+    ///   k, v      [batch, kv_heads, tokens, head_dim], any strides
+    ///   kv_lens   i32 [1, 1, 1, batch]: keys of each sequence with the new ones
+    ///   added     i32 [1, 1, 1, batch]: how many of `tokens`, the first ones, are new to each sequence; null: all
+    ///   queries   of the newest tokens, attend over the cache after this: what only queries before them reach is not kept.
+    ///             0 after a prompt that attended to its own keys, at most q_len of the shape
+    /// A sequence starts over when as many tokens are added as it has keys. _SHAPE, _VALUE, _DEVICE, _CUDA, _SIMT.
+    pub fn lacuna_s2_cache_append(
+        stream: *mut lacuna_stream,
+        cache: *mut lacuna_s2_cache,
+        k: *const lacuna_tensor,
+        v: *const lacuna_tensor,
+        kv_lens: *const lacuna_tensor,
+        added: *const lacuna_tensor,
+        queries: i64,
+    ) -> lacuna_status;
+    /// What lacuna_decode and lacuna_forward take for calls over the first kv_len keys: k and v [pages, kv_heads,
+    /// block_size, head_dim] (all heads are the same memory, since a page is of one head), the block table for
+    /// lacuna_options.block_table, and block_size for its page_size. They are views of the cache, good until it is
+    /// destroyed, whatever is appended, and to be read on the stream that appends. _VALUE for more keys than it has room
+    /// for.
+    pub fn lacuna_s2_cache_views(
+        cache: *mut lacuna_s2_cache,
+        kv_len: i64,
+        k: *mut lacuna_tensor,
+        v: *mut lacuna_tensor,
+        block_table: *mut lacuna_tensor,
+        page_size: *mut i64,
+    ) -> lacuna_status;
+    pub fn lacuna_s2_cache_destroy(cache: *mut lacuna_s2_cache) -> lacuna_status;
     pub fn lacuna_hyper_config_init(config: *mut lacuna_hyper_config, size: usize) -> lacuna_status;
     /// The memory of HyperAttention for one shape. Options: the causal flag and a scale, nothing else. config may be null.
     /// _VALUE, _UNSUPPORTED (other options; causal with more keys than queries, unless exact), _NO_KERNEL, _OUT_OF_MEMORY.

@@ -144,7 +144,7 @@ fn gone<T: Object>() -> Failure {
 }
 
 fn describe(number: usize, kind: u8) -> String {
-    use crate::{device, gate, gate_cache, hyper, plan, schedule, stream};
+    use crate::{cache, device, gate, gate_cache, gradient, hyper, plan, schedule, stream};
     let names = [
         (device::Machine::KIND, device::Machine::NAME),
         (stream::Queue::KIND, stream::Queue::NAME),
@@ -153,6 +153,8 @@ fn describe(number: usize, kind: u8) -> String {
         (gate::Gate::KIND, gate::Gate::NAME),
         (gate_cache::Cache::KIND, gate_cache::Cache::NAME),
         (hyper::Hyper::KIND, hyper::Hyper::NAME),
+        (gradient::Columns::KIND, gradient::Columns::NAME),
+        (cache::S2Cache::KIND, cache::S2Cache::NAME),
     ];
     match names.iter().find(|(other, _)| *other == kind) {
         Some((_, name)) => format!("that of a {name}"),

@@ -5,6 +5,7 @@
 mod abi;
 mod argument;
 mod attention;
+mod cache;
 mod device;
 mod failure;
 mod gate;
@@ -52,6 +53,8 @@ as_declared! {
     gate_select: lacuna_gate_plan_create lacuna_gate_workspace lacuna_gate_select;
     gate_cache: lacuna_gate_cache_create lacuna_gate_cache_workspace lacuna_gate_cache_append
         lacuna_gate_cache_destroy;
+    cache: lacuna_page_lists lacuna_s2_cache_bytes lacuna_s2_cache_create lacuna_s2_cache_append lacuna_s2_cache_views
+        lacuna_s2_cache_destroy;
     hyper: lacuna_hyper_create lacuna_hyper_set_projections lacuna_hyper_set_samples lacuna_hyper_update
         lacuna_hyper_is_exact lacuna_hyper_workspace lacuna_hyper_forward lacuna_hyper_destroy;
 }

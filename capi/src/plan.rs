@@ -76,7 +76,7 @@ pub unsafe extern "C" fn lacuna_plan_window(
     })
 }
 
-fn s2_config(given: &abi::lacuna_s2_config) -> Result<S2Config> {
+pub fn s2_config(given: &abi::lacuna_s2_config) -> Result<S2Config> {
     Ok(S2Config {
         block_size: size("block_size", given.block_size)?,
         local_blocks: size("local_blocks", given.local_blocks)?,

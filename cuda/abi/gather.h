@@ -94,8 +94,8 @@ typedef struct lacuna_gather_forward_params {
   lacuna_strides v_stride;
   lacuna_strides out_stride;
   lacuna_strides lse_stride;
-  float scale;  // multiplies q . k
-  int32_t reserved;
+  float scale;         // multiplies q . k
+  int32_t family;      // lacuna_family; 0: of those that serve the request, the one that should be fastest
   float* partial_out;  // causal: [levels, batch, q_heads, q_len / 2, head_dim] contiguous, scratch
   float* partial_lse;  // causal: [levels, batch, q_heads, q_len / 2] contiguous, scratch
 } lacuna_gather_forward_params;

@@ -6,7 +6,7 @@
 
 namespace LACUNA_NS {
 
-constexpr int kExactSamples = 64;  // exact samples fill whole tiles of every kernel, so that a tile has one weight
+constexpr int kExactSamples = 64;  // exact samples fill whole tiles of the backward kernels: a tile has one weight
 
 // What the tree of a plan is made of.
 inline int32_t check_gather_shape(const lacuna_shape& s, const lacuna_gather_plan& p) {

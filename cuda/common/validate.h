@@ -53,6 +53,12 @@ inline int32_t check_shape(const lacuna_shape& s, Lengths lengths = Lengths::kNo
   return LACUNA_OK;
 }
 
+inline int32_t check_family(int32_t family) {
+  LACUNA_REQUIRE(family == LACUNA_FAMILY_AUTO || family == LACUNA_FAMILY_PORTABLE || family == LACUNA_FAMILY_HOPPER,
+                 "family must be 0 (auto), 80 or 90, got %d", family);
+  return LACUNA_OK;
+}
+
 inline int32_t check_mask(const lacuna_mask& m, const lacuna_shape& s) {
   LACUNA_REQUIRE(m.causal == 0 || m.causal == 1, "causal must be 0 or 1, got %d", m.causal);
   LACUNA_REQUIRE(m.causal == 0 || s.q_len <= s.kv_len, "causal needs q_len <= kv_len, got %d > %d", s.q_len, s.kv_len);

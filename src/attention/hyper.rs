@@ -10,7 +10,7 @@ use crate::kernels::table::KernelInfo;
 use crate::kernels::{bindings as abi, convert};
 use crate::methods::hyper::HyperPlan;
 use crate::methods::hyper::plan::{Kind, check_dtype};
-use crate::tensor::{Half, TensorView, TensorViewMut};
+use crate::tensor::{Half, Layout, TensorView, TensorViewMut};
 
 /// Bytes of workspace that [`hyper_forward`] needs. For a causal call f32 `[levels, batch, q_heads, q_len / 2]` times
 /// `head_dim + 1`: what each level leaves for the leaves to merge. Sizes beyond `usize` saturate, and no allocation of
@@ -32,10 +32,11 @@ fn partial_rows(plan: &HyperPlan) -> usize {
 }
 
 pub(super) fn options(plan: &HyperPlan, scale: Option<f32>) -> ForwardOptions<'static> {
-    ForwardOptions { mask: *plan.mask(), scale, ..ForwardOptions::default() }
+    ForwardOptions { mask: *plan.mask(), scale, family: plan.family(), ..ForwardOptions::default() }
 }
 
-/// The kernel that [`hyper_forward`] runs for a plan, and its tile.
+/// The kernel that [`hyper_forward`] runs for a plan, and its tile. The answer is for packed tensors and the default
+/// scale.
 ///
 /// # Errors
 /// As [`kernel`].
@@ -43,9 +44,19 @@ pub fn hyper_kernel(device: &Device, plan: &HyperPlan) -> Result<KernelInfo> {
     if let Kind::Exact(exact) = plan.kind() {
         return kernel(device, plan.shape(), &options(plan, None), &exact.plan);
     }
+    let shape = plan.shape();
+    let packed =
+        |heads, len| Layout::contiguous([shape.batch, heads, len, shape.head_dim]).map(|l| convert::strides(&l));
+    let (q, kv) = (packed(shape.q_heads, shape.q_len)?, packed(shape.kv_heads, shape.kv_len)?);
     let params = abi::lacuna_gather_forward_params {
-        shape: convert::shape(plan.shape()),
+        shape: convert::shape(shape),
         plan: plan.to_abi(),
+        q_stride: q,
+        k_stride: kv,
+        v_stride: kv,
+        out_stride: q,
+        scale: options(plan, None).scale_for(shape),
+        family: plan.family().to_abi(),
         ..Default::default()
     };
     // SAFETY: the query reads no tensor.
@@ -130,6 +141,7 @@ pub fn hyper_forward<T: Half>(
         v_stride: convert::strides(&v.layout()),
         out_stride: convert::strides(&out.layout()),
         scale: options.scale_for(shape),
+        family: plan.family().to_abi(),
         partial_out,
         ..Default::default()
     };

@@ -1563,7 +1563,8 @@ pub struct lacuna_gather_forward_params {
     pub lse_stride: lacuna_strides,
     /// multiplies q . k
     pub scale: f32,
-    pub reserved: i32,
+    /// lacuna_family; 0: of those that serve the request, the one that should be fastest
+    pub family: i32,
     /// causal: [levels, batch, q_heads, q_len / 2, head_dim] contiguous, scratch
     pub partial_out: *mut f32,
     /// causal: [levels, batch, q_heads, q_len / 2] contiguous, scratch
@@ -1599,8 +1600,8 @@ const _: () = {
         [::core::mem::offset_of!(lacuna_gather_forward_params, lse_stride) - 288usize];
     ["Offset of field: lacuna_gather_forward_params::scale"]
         [::core::mem::offset_of!(lacuna_gather_forward_params, scale) - 312usize];
-    ["Offset of field: lacuna_gather_forward_params::reserved"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, reserved) - 316usize];
+    ["Offset of field: lacuna_gather_forward_params::family"]
+        [::core::mem::offset_of!(lacuna_gather_forward_params, family) - 316usize];
     ["Offset of field: lacuna_gather_forward_params::partial_out"]
         [::core::mem::offset_of!(lacuna_gather_forward_params, partial_out) - 320usize];
     ["Offset of field: lacuna_gather_forward_params::partial_lse"]

@@ -1,11 +1,11 @@
-//! HyperAttention against its f64 estimator: hashes, orders, outputs, and the work of the kernels.
+//! HyperAttention against its f64 estimator: hashes, orders, outputs.
 
 use crate::harness::{Case, Outcome, Storage, shape, simt, streams, uniform};
 use lacuna::methods::hyper;
 use lacuna::reference::{HyperEstimator, HyperRanks, TokenMask, hyper_hash};
 use lacuna::{
-    BucketOrder, Counters, Device, Error, Half, HyperConfig, HyperPlan, Mask, Sampling, SimtAsync, SimtConfig,
-    SimtGuard, SimtPolicy, Stream, Tensor, attention, bf16, f16,
+    BucketOrder, Error, Half, HyperConfig, HyperPlan, KernelFamily, Mask, Sampling, Stream, Tensor, attention, bf16,
+    f16,
 };
 use proptest::prelude::*;
 
@@ -13,9 +13,9 @@ use proptest::prelude::*;
 const TIE: f64 = 1e-5;
 
 #[derive(Debug, Clone)]
-struct HyperCase {
-    case: Case,
-    config: HyperConfig,
+pub struct HyperCase {
+    pub case: Case,
+    pub config: HyperConfig,
     /// Given ones; none: drawn from the seed.
     projections: Option<Vec<f32>>,
     samples: Option<Vec<i32>>,
@@ -25,14 +25,14 @@ struct HyperCase {
     same_keys: bool,
 }
 
-struct Hashed {
-    outcome: Outcome,
-    ranks: [Vec<u16>; 2],
+pub struct Hashed {
+    pub outcome: Outcome,
+    pub ranks: [Vec<u16>; 2],
     orders: [Vec<i32>; 2],
 }
 
 impl HyperCase {
-    fn new(shape: lacuna::AttentionShape, mask: Mask, config: HyperConfig) -> Self {
+    pub fn new(shape: lacuna::AttentionShape, mask: Mask, config: HyperConfig) -> Self {
         let case = Case::new(shape, mask);
         Self { case, config, projections: None, samples: None, key_offset: 0.0, same_keys: false }
     }
@@ -53,7 +53,7 @@ impl HyperCase {
         self.projections.clone().unwrap_or_else(drawn)
     }
 
-    fn run<T: Half>(&self, stream: &Stream) -> Hashed {
+    pub fn run<T: Half>(&self, stream: &Stream) -> Hashed {
         let shape = lacuna::AttentionShape { dtype: T::DTYPE, ..self.case.shape };
         let [q, k, v] = self.inputs::<T>();
         let tensor = |values: &[T], storage: Storage, dims| {
@@ -71,6 +71,7 @@ impl HyperCase {
         lse.fill_bytes(stream, 0xFF).unwrap();
 
         let mut plan = HyperPlan::new(stream, &shape, &self.case.mask, &self.config).unwrap();
+        plan.set_family(self.case.family);
         assert!(!plan.is_exact() && plan.memory_bytes() > 0);
         if let Some(projections) = &self.projections {
             let dims = [1, 1, shape.head_dim, self.config.num_projections];
@@ -107,7 +108,7 @@ impl HyperCase {
         }
     }
 
-    fn estimator(&self, ranks: &[Vec<u16>; 2]) -> HyperEstimator {
+    pub fn estimator(&self, ranks: &[Vec<u16>; 2]) -> HyperEstimator {
         let samples: Option<Vec<usize>> =
             self.samples.as_ref().map(|samples| samples.iter().map(|&at| at as usize).collect());
         let ranks = HyperRanks { q: &ranks[0], k: &ranks[1] };
@@ -164,9 +165,37 @@ impl HyperCase {
         hashed
     }
 
+    pub fn with_family(&self, family: KernelFamily) -> Self {
+        Self { case: Case { family, ..self.case.clone() }, ..self.clone() }
+    }
+
+    /// On every device, by every family that serves the case there.
     fn check_all<T: Half>(&self) {
         for stream in streams(self.case.seed) {
-            self.check::<T>(&stream);
+            self.with_family(KernelFamily::Portable).check::<T>(&stream);
+            if self.runs_on_hopper(&stream) {
+                self.with_family(KernelFamily::Hopper).check::<T>(&stream);
+            }
+        }
+    }
+
+    fn runs_on_hopper(&self, stream: &Stream) -> bool {
+        let shape = &self.case.shape;
+        let mut plan = HyperPlan::new(stream, shape, &self.case.mask, &self.config).unwrap();
+        plan.set_family(KernelFamily::Hopper);
+        let odd = self.case.storage.contains(&Storage::Odd);
+        let tiny = self.case.scale.is_some_and(|scale| scale < 1e-20);
+        match attention::hyper_kernel(stream.device(), &plan) {
+            Ok(kernel) => {
+                assert!([64, 128].contains(&shape.head_dim) && kernel.family == KernelFamily::Hopper);
+                !odd && !tiny
+            }
+            Err(Error::NoKernel { .. }) => false,
+            Err(Error::Unsupported { .. }) => {
+                assert!(![64, 128].contains(&shape.head_dim));
+                false
+            }
+            Err(error) => panic!("{error}"),
         }
     }
 }
@@ -188,7 +217,7 @@ fn halve(
     pairs.push((level, start + first..start + len, start..start + first));
 }
 
-fn small(min_seq_len: usize, block_size: usize, sample_size: usize) -> HyperConfig {
+pub fn small(min_seq_len: usize, block_size: usize, sample_size: usize) -> HyperConfig {
     HyperConfig { min_seq_len, block_size, sample_size, ..HyperConfig::default() }
 }
 
@@ -278,18 +307,6 @@ fn sinks() {
         .check_all::<bf16>();
 }
 
-/// Pairs that no sink lies in skip their tile.
-#[test]
-fn sinks_cost_a_tile_where_they_are() {
-    let stream = Device::simt().unwrap().new_stream().unwrap();
-    let (n, leaf) = (1024, 128);
-    let of = |sinks| HyperConfig { sinks, ..small(leaf, 64, 64) };
-    let macs =
-        |sinks| counted(&stream, &HyperCase::new(shape(1, (2, 1), (n, n), 64), Mask::CAUSAL, of(sinks))).1.mma_macs;
-    // Every query behind the first leaf has the first keys in one pair.
-    assert_eq!(macs(4) - macs(0), (2 * (n - leaf) * 64 * 2 * 64) as u64);
-}
-
 #[test]
 fn projections_of_one_and_two_passes() {
     for num_projections in [1, 2, 8, 9, 15, 16] {
@@ -374,55 +391,6 @@ fn short_calls_are_exact() {
             case.compare::<bf16>(&outcome, &TokenMask { shape: &case.shape, mask: &mask }).unwrap();
         }
     }
-}
-
-fn counted(stream: &Stream, case: &HyperCase) -> (Hashed, Counters) {
-    stream.reset_counters();
-    let hashed = case.run::<bf16>(stream);
-    (hashed, stream.counters().unwrap())
-}
-
-#[test]
-fn every_schedule_gives_the_same_bits_and_counts() {
-    let config = HyperConfig { num_projections: 9, ..small(24, 16, 20) };
-    for (lens, mask) in [((100, 70), Mask::FULL), ((101, 101), Mask::CAUSAL)] {
-        let case = HyperCase::new(shape(2, (4, 2), lens, 64), mask, config.clone());
-        let (expected, counts) = counted(&Device::simt().unwrap().new_stream().unwrap(), &case);
-        assert!(counts.mma_macs > 0 && counts.copy_bytes > 0);
-        let policies = [SimtPolicy::RoundRobin, SimtPolicy::RandomLane, SimtPolicy::WarpFirst, SimtPolicy::Priority];
-        for (index, policy) in policies.into_iter().enumerate() {
-            for (number, async_mode) in [SimtAsync::Late, SimtAsync::Early, SimtAsync::Mixed].into_iter().enumerate() {
-                for guard in [SimtGuard::End, SimtGuard::Start] {
-                    let seed = (1000 * index + 10 * number) as u64;
-                    let config = SimtConfig { policy, async_mode, guard, ..SimtConfig::checked(seed) };
-                    let stream = Device::simt_with(config).unwrap().new_stream().unwrap();
-                    let (got, counted) = counted(&stream, &case);
-                    assert!(got.outcome.same_bits(&expected.outcome), "{config:?}");
-                    assert_eq!((got.ranks, counted), (expected.ranks.clone(), counts), "{config:?}");
-                }
-            }
-        }
-    }
-}
-
-/// Two products over blocks and samples, masked ones included, and over the leaves in steps of 16 rows and keys.
-#[test]
-fn work_is_that_of_the_pair_model() {
-    let (heads, dim, block, samples) = (2, 64, 64, 64);
-    let stream = Device::simt().unwrap().new_stream().unwrap();
-    let macs = |pairs: usize| (heads * pairs * 2 * dim) as f64;
-    let within = |got: u64, model: f64| assert!((got as f64 / model - 1.0).abs() <= 0.02, "{got}, model {model}");
-    let n = 1024;
-    let case = HyperCase::new(shape(1, (heads, 1), (n, n), dim), Mask::FULL, small(1, block, samples));
-    within(counted(&stream, &case).1.mma_macs, macs(n * (block + samples)));
-    let (leaf, levels) = (128, 3);
-    let case = HyperCase::new(shape(1, (heads, 1), (n, n), dim), Mask::CAUSAL, small(leaf, block, samples));
-    let (got, counts) = counted(&stream, &case);
-    let leaves = n / leaf * (leaf * (leaf + 16) / 2);
-    within(counts.mma_macs, macs(levels * (n / 2) * (block + samples) + leaves));
-    // Means, hash, one pass of the sort, samples, pairs, leaves.
-    assert_eq!(counts.launches, 2 + 1 + 3 + 1 + 2);
-    assert!(case.estimator(&got.ranks).visited_pairs() < counts.mma_macs / (2 * dim as u64));
 }
 
 #[test]

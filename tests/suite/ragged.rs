@@ -2,8 +2,8 @@
 
 use crate::harness::{Case, Outcome, shape, simt, streams, uniform};
 use lacuna::{
-    AttentionShape, BlockFormula, BlockPlan, BlockSize, Error, ForwardOptions, Half, KernelFamily, Mask, PagedKv,
-    Ragged, Result, Schedule, Stream, Tensor, attention, bf16, f16,
+    AttentionShape, BlockFormula, BlockPlan, BlockSize, Device, Error, ForwardOptions, Half, KernelFamily, Mask,
+    PagedKv, Ragged, Result, Schedule, SimtAsync, SimtConfig, SimtPolicy, Stream, Tensor, attention, bf16, f16,
 };
 
 /// Where queries and keys of the sequences are.
@@ -12,8 +12,10 @@ enum Keys {
     Packed,
     /// `kv_lens` over rows of `kv_len` keys.
     Padded,
-    /// `kv_lens` over pages of 32 keys.
+    /// `kv_lens` over pages of 32 keys: rows are gathered.
     Paged,
+    /// `kv_lens` over pages of 64 keys.
+    WidePages,
 }
 
 /// A batch of sequences as (queries, keys), with seven rows of no sequence at the end of what is packed.
@@ -25,14 +27,33 @@ struct Batch {
     mask: Mask,
     packed_queries: bool,
     keys: Keys,
+    family: KernelFamily,
 }
 
 const GAP: usize = 7;
-const PAGE: usize = 32;
+
+impl Keys {
+    fn page(self) -> Option<usize> {
+        match self {
+            Keys::Packed | Keys::Padded => None,
+            Keys::Paged => Some(32),
+            Keys::WidePages => Some(64),
+        }
+    }
+}
 
 impl Batch {
     fn new(lens: &[(usize, usize)], mask: Mask) -> Self {
-        Self { lens: lens.to_vec(), heads: (4, 2), head_dim: 64, mask, packed_queries: true, keys: Keys::Packed }
+        let family = KernelFamily::Portable;
+        Self {
+            lens: lens.to_vec(),
+            heads: (4, 2),
+            head_dim: 64,
+            mask,
+            packed_queries: true,
+            keys: Keys::Packed,
+            family,
+        }
     }
 
     fn longest(&self) -> (usize, usize) {
@@ -48,7 +69,7 @@ impl Batch {
     /// One sequence as a case of its own.
     fn alone(&self, sequence: usize) -> Case {
         let case = Case::new(shape(1, self.heads, self.lens[sequence], self.head_dim), self.mask);
-        Case { family: KernelFamily::Portable, seed: 17 + sequence as u64, ..case }
+        Case { family: self.family, seed: 17 + sequence as u64, ..case }
     }
 
     /// Starts of the sequences; `given` replaces what the lengths say.
@@ -78,8 +99,9 @@ impl Batch {
         let (q_heads, kv_heads) = self.heads;
         let inputs: Vec<[Vec<T>; 3]> = (0..self.lens.len()).map(|sequence| self.alone(sequence).inputs()).collect();
         let (q_len, kv_len) = self.longest();
+        let page = self.keys.page().unwrap_or(1);
         let q_place = Place::new(self.packed_queries, &self.lens, |len| len.0, q_len);
-        let k_place = Place::new(self.keys == Keys::Packed, &self.lens, |len| len.1, kv_len.next_multiple_of(PAGE));
+        let k_place = Place::new(self.keys == Keys::Packed, &self.lens, |len| len.1, kv_len.next_multiple_of(page));
         let q = q_place.gather(&inputs, 0, q_heads, self.head_dim);
         let k = k_place.gather(&inputs, 1, kv_heads, self.head_dim);
         let v = k_place.gather(&inputs, 2, kv_heads, self.head_dim);
@@ -93,25 +115,26 @@ impl Batch {
         lse.fill_bytes(stream, 0xFF)?;
         let (q_starts, k_starts) = (Tensor::vector(stream, q_starts)?, Tensor::vector(stream, k_starts)?);
         let lens = Tensor::vector(stream, lens)?;
-        let per_sequence = dims[2] / PAGE;
-        // Page p of sequence b is its rows [32 p, 32 p + 32): a view of the padded tensor, heads first.
+        let per_sequence = dims[2] / page;
+        // Page p of sequence b is its rows [p * page, (p + 1) * page): a view of the padded tensor, heads first.
         let table: Vec<i32> = (0..(self.lens.len() * per_sequence) as i32).collect();
         let table = Tensor::from_slice(stream, &table, [self.lens.len(), 1, 1, per_sequence])?;
         let (pool_k, pool_v);
         let (mut k_view, mut v_view) = (k.view(), v.view());
-        if self.keys == Keys::Paged {
-            (pool_k, pool_v) = (pages(stream, &k)?, pages(stream, &v)?);
+        if self.keys.page().is_some() {
+            (pool_k, pool_v) = (pages(stream, &k, page)?, pages(stream, &v, page)?);
             (k_view, v_view) = (pool_k.view(), pool_v.view());
         } else if self.keys == Keys::Padded {
             let real = [dims[0], dims[1], kv_len, dims[3]];
             (pool_k, pool_v) = (cut(stream, &k, real)?, cut(stream, &v, real)?);
             (k_view, v_view) = (pool_k.view(), pool_v.view());
         }
-        let table_dims = [self.lens.len(), 1, 1, kv_len.div_ceil(PAGE)];
+        let table_dims = [self.lens.len(), 1, 1, kv_len.div_ceil(page)];
         let table = cut(stream, &table, table_dims)?;
         let options = ForwardOptions {
             mask: self.mask,
-            paged: (self.keys == Keys::Paged).then(|| PagedKv { block_table: table.view(), page_size: PAGE }),
+            family: self.family,
+            paged: self.keys.page().map(|page_size| PagedKv { block_table: table.view(), page_size }),
             ragged: Ragged {
                 cu_seqlens_q: self.packed_queries.then(|| q_starts.view()),
                 cu_seqlens_k: (self.keys == Keys::Packed).then(|| k_starts.view()),
@@ -139,8 +162,34 @@ impl Batch {
         Ok(q_place.scatter(&out, &lse.to_vec(stream)?, q_heads, self.head_dim))
     }
 
-    /// Every sequence against a call of its own under `alone`'s plan, and that against the reference.
-    fn check<T: Half>(&self, stream: &Stream, plan: &BlockPlan, alone: impl Fn(&Stream, usize, &Case) -> BlockPlan) {
+    /// Every sequence against a call of its own under `alone`'s plan, and that against the reference, on every family
+    /// of kernels that serves the batch. Says whether Hopper's did.
+    fn check<T: Half>(
+        &self,
+        stream: &Stream,
+        plan: &BlockPlan,
+        alone: impl Fn(&Stream, usize, &Case) -> BlockPlan,
+    ) -> bool {
+        self.check_family::<T>(stream, plan, &alone);
+        let hopper = Batch { family: KernelFamily::Hopper, ..self.clone() };
+        let case = Case { shape: self.shape::<T>(), ..hopper.alone(0) };
+        let served = match attention::kernel(stream.device(), &case.shape, &case.options(None), plan) {
+            Ok(_) => true,
+            Err(Error::NoKernel { .. } | Error::Unsupported { .. }) => false,
+            Err(error) => panic!("{error}"),
+        };
+        if served {
+            hopper.check_family::<T>(stream, plan, &alone);
+        }
+        served
+    }
+
+    fn check_family<T: Half>(
+        &self,
+        stream: &Stream,
+        plan: &BlockPlan,
+        alone: &impl Fn(&Stream, usize, &Case) -> BlockPlan,
+    ) {
         let all = self.run::<T>(stream, plan).unwrap_or_else(|error| panic!("{error}\n{self:?}"));
         for (sequence, outcome) in all.iter().enumerate().take(self.lens.len()) {
             let case = self.alone(sequence);
@@ -230,20 +279,20 @@ impl Place {
     }
 }
 
-/// `[b, h, n, d]` as pages of 32 rows.
-fn pages<T: Half>(stream: &Stream, tensor: &Tensor<T>) -> Result<Tensor<T>> {
+/// `[b, h, n, d]` as pages of `page_size` rows.
+fn pages<T: Half>(stream: &Stream, tensor: &Tensor<T>, page_size: usize) -> Result<Tensor<T>> {
     let [batch, heads, len, width] = tensor.dims();
     let values = tensor.to_vec(stream)?;
     let mut to = Vec::with_capacity(values.len());
     for b in 0..batch {
-        for page in 0..len / PAGE {
+        for page in 0..len / page_size {
             for head in 0..heads {
-                let from = ((b * heads + head) * len + page * PAGE) * width;
-                to.extend_from_slice(&values[from..from + PAGE * width]);
+                let from = ((b * heads + head) * len + page * page_size) * width;
+                to.extend_from_slice(&values[from..from + page_size * width]);
             }
         }
     }
-    Tensor::from_slice(stream, &to, [batch * (len / PAGE), heads, PAGE, width])
+    Tensor::from_slice(stream, &to, [batch * (len / page_size), heads, page_size, width])
 }
 
 /// The first elements along each dimension.
@@ -265,6 +314,13 @@ fn cut<T: lacuna::Element>(stream: &Stream, tensor: &Tensor<T>, dims: [usize; 4]
 /// Prompts, chunks behind earlier keys, single queries, and sequences without queries or keys.
 const MIXED: [(usize, usize); 7] = [(70, 70), (1, 200), (33, 150), (0, 40), (1, 1), (64, 128), (130, 131)];
 
+/// Whether the device has Hopper instructions: then Hopper kernels must have served.
+fn has_hopper(stream: &Stream) -> bool {
+    let case = Case::new(shape(1, (1, 1), (64, 64), 64), Mask::FULL);
+    let kernel = attention::kernel(stream.device(), &case.shape, &case.options(None), &BlockPlan::dense());
+    kernel.unwrap().family == KernelFamily::Hopper
+}
+
 #[test]
 fn dense_attention() {
     let window = Mask { window_left: Some(50), ..Mask::CAUSAL };
@@ -273,18 +329,19 @@ fn dense_attention() {
         for mask in [Mask::CAUSAL, Mask::FULL, window, around] {
             let batch = Batch::new(&MIXED, mask);
             let dense = |_: &Stream, _: usize, _: &Case| BlockPlan::dense();
-            batch.check::<bf16>(&stream, &BlockPlan::dense(), dense);
-            for keys in [Keys::Padded, Keys::Paged] {
-                let batch = Batch { keys, packed_queries: keys == Keys::Paged, ..batch.clone() };
+            assert_eq!(batch.check::<bf16>(&stream, &BlockPlan::dense(), dense), has_hopper(&stream));
+            for keys in [Keys::Padded, Keys::Paged, Keys::WidePages] {
+                let batch = Batch { keys, packed_queries: keys != Keys::Padded, ..batch.clone() };
                 // Rows of one tensor: every sequence has as many queries.
                 let lens = [(40, 40), (40, 177), (40, 90)];
                 let batch = if batch.packed_queries { batch } else { Batch { lens: lens.to_vec(), ..batch } };
-                batch.check::<f16>(&stream, &BlockPlan::dense(), dense);
+                assert_eq!(batch.check::<f16>(&stream, &BlockPlan::dense(), dense), has_hopper(&stream));
             }
         }
         for head_dim in [32, 96, 128, 256] {
             let batch = Batch { head_dim, heads: (3, 1), ..Batch::new(&[(20, 50), (1, 33), (70, 70)], Mask::CAUSAL) };
-            batch.check::<bf16>(&stream, &BlockPlan::dense(), |_, _, _| BlockPlan::dense());
+            let hopper = batch.check::<bf16>(&stream, &BlockPlan::dense(), |_, _, _| BlockPlan::dense());
+            assert_eq!(hopper, head_dim == 128 && has_hopper(&stream));
         }
     }
 }
@@ -295,9 +352,10 @@ fn formulas_count_the_positions_of_each_sequence() {
     for stream in streams(4) {
         for block in [16, 64, 128] {
             let plan = || BlockPlan::formula(formula, BlockSize::square(block), 2, true).unwrap();
-            for keys in [Keys::Packed, Keys::Paged] {
+            for keys in [Keys::Packed, Keys::Paged, Keys::WidePages] {
                 let batch = Batch { keys, ..Batch::new(&[(70, 70), (1, 200), (33, 150), (40, 300)], Mask::CAUSAL) };
-                batch.check::<bf16>(&stream, &plan(), |_, _, _| plan());
+                let hopper = batch.check::<bf16>(&stream, &plan(), |_, _, _| plan());
+                assert_eq!(hopper, block >= 64 && has_hopper(&stream));
             }
             // Blocks of the first query: nothing depends on the keys before it.
             let relative = || BlockPlan::formula(formula, BlockSize::square(block), 4, false).unwrap();
@@ -323,7 +381,7 @@ fn own_mask(mask: &[u8], dims: [usize; 4], of: usize, to: [usize; 4]) -> Vec<u8>
 fn lists_of_each_sequence_and_of_all() {
     let lens = [(70, 70), (1, 200), (33, 150), (140, 140)];
     for stream in streams(5) {
-        for (q, k) in [(16, 32), (64, 64), (128, 16)] {
+        for (q, k) in [(16, 32), (64, 64), (128, 128), (128, 16)] {
             for (plan_batch, heads) in [(4, 2), (1, 4)] {
                 let batch = Batch::new(&lens, Mask::CAUSAL);
                 let longest = batch.longest();
@@ -331,11 +389,12 @@ fn lists_of_each_sequence_and_of_all() {
                 let mut state = 7 + q as u64;
                 let mask: Vec<u8> = (0..dims.iter().product()).map(|_| u8::from(uniform(&mut state) > 0.1)).collect();
                 let plan = BlockPlan::from_mask(&stream, &batch.shape::<bf16>(), q, k, dims, &mask).unwrap();
-                batch.check::<bf16>(&stream, &plan, |stream, sequence, case| {
+                let hopper = batch.check::<bf16>(&stream, &plan, |stream, sequence, case| {
                     let own = [1, heads, case.shape.q_len.div_ceil(q), case.shape.kv_len.div_ceil(k)];
                     let mask = own_mask(&mask, dims, sequence, own);
                     BlockPlan::from_mask(stream, &case.shape, q, k, own, &mask).unwrap()
                 });
+                assert_eq!(hopper, k >= 64 && has_hopper(&stream));
             }
         }
     }
@@ -361,6 +420,27 @@ fn queries_before_the_first_key() {
     }
 }
 
+/// Hopper's pipeline: whoever goes first, and however late copies land.
+#[test]
+fn every_schedule_gives_the_same_bits() {
+    for (keys, head_dim) in [(Keys::Packed, 128), (Keys::WidePages, 64), (Keys::Paged, 128)] {
+        let lens = [(130, 190), (0, 70), (40, 40), (66, 133)];
+        let batch = Batch { keys, head_dim, family: KernelFamily::Hopper, ..Batch::new(&lens, Mask::CAUSAL) };
+        let expected = batch.run::<bf16>(&simt(9), &BlockPlan::dense()).unwrap();
+        for policy in [SimtPolicy::RoundRobin, SimtPolicy::RandomLane, SimtPolicy::WarpFirst, SimtPolicy::Priority] {
+            for async_mode in [SimtAsync::Late, SimtAsync::Early, SimtAsync::Mixed] {
+                for (seed, sm_count) in [(0, 1), (1, 5), (2, 100)] {
+                    let config = SimtConfig { policy, async_mode, sm_count, ..SimtConfig::checked(seed) };
+                    let stream = Device::simt_with(config).unwrap().new_stream().unwrap();
+                    let outcomes = batch.run::<bf16>(&stream, &BlockPlan::dense()).unwrap();
+                    let same = outcomes.iter().zip(&expected).take(lens.len()).all(|(a, b)| a.same_bits(b));
+                    assert!(same, "{keys:?} {config:?}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn lengths_are_data() {
     // Guard pages around every tensor: an access out of bounds ends the run.
@@ -370,11 +450,13 @@ fn lengths_are_data() {
     let formula = BlockPlan::formula(BlockFormula::local(2, 1), BlockSize::square(64), 1, true).unwrap();
     for starts in [[0, all, -5, 9], [-9, 3, 2, all], [i32::MIN, all, i32::MIN, all], [90, 60, 40, 0], [97, 97, 97, 97]]
     {
-        for keys in [Keys::Packed, Keys::Paged] {
-            let batch = Batch { keys, ..Batch::new(&lens, Mask::CAUSAL) };
-            let kv_lens = [starts[0], starts[1], starts[3]];
-            for plan in [&dense, &formula] {
-                batch.run_with::<bf16>(&stream, plan, (&starts, &starts, &kv_lens)).unwrap();
+        for keys in [Keys::Packed, Keys::Paged, Keys::WidePages] {
+            for family in [KernelFamily::Portable, KernelFamily::Hopper] {
+                let batch = Batch { keys, family, ..Batch::new(&lens, Mask::CAUSAL) };
+                let kv_lens = [starts[0], starts[1], starts[3]];
+                for plan in [&dense, &formula] {
+                    batch.run_with::<bf16>(&stream, plan, (&starts, &starts, &kv_lens)).unwrap();
+                }
             }
         }
     }

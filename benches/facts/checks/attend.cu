@@ -83,7 +83,7 @@ Matrix rows_of(const Matrix& from, int first, int count) {
 
 template <int kHeadDim, class T, int kKeys>
 void check_one(Finding& finding) {
-  using Traits = sm90::ForwardTraits<kHeadDim, T, false, false>;
+  using Traits = sm90::ForwardTraits<kHeadDim, T, sm90::KeyLoads::kBoxes, false>;
   const Matrix q = integers(1, kTileRows, kHeadDim, 3);
   const Matrix k = integers(2, kTileKeys, kHeadDim, 3);
   const Matrix v = integers(3, kTileKeys, kHeadDim, 5);

@@ -112,7 +112,7 @@ Matrix gathered(const Matrix& pages, const sm90::GatherRows& rows) {
 
 template <int kHeadDim, class T>
 void check_one(Finding& finding) {
-  using Traits = sm90::ForwardTraits<kHeadDim, T, true, false>;
+  using Traits = sm90::ForwardTraits<kHeadDim, T, sm90::KeyLoads::kGathered, false>;
   const Matrix q = integers(1, 64, kHeadDim, 1);
   const Matrix k = integers(2, kPages * 2 * kPageRows, kHeadDim, 2);
   const Matrix v = integers(3, kPages * 2 * kPageRows, kHeadDim, 3);

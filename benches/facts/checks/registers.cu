@@ -31,15 +31,18 @@ __host__ __device__ __forceinline__ void advance_values(uint32_t (&held)[kHeld],
   }
 }
 
+// Counts of the forward kernel.
+using Traits = sm90::ForwardTraits<128, BFloat16, sm90::KeyLoads::kBoxes, false>;
+
 __global__ void __launch_bounds__(kThreads, 1) register_kernel(const RegisterParams p) {
   const int warp = shuffle(thread_index() / 32, 0);
   const uint32_t thread = static_cast<uint32_t>(thread_index());
   uint32_t* const out = p.out + block_index() * kThreads + thread_index();
   if (warp < 4) {
-    release_registers<sm90::kProducerRegisters>();
+    release_registers<Traits::kProducerRegisters>();
     *out = p.source[0] + thread;
   } else {
-    take_registers<sm90::kConsumerRegisters>();
+    take_registers<Traits::kConsumerRegisters>();
     uint32_t held[kHeld];
 #pragma unroll
     for (int i = 0; i < kHeld; ++i) held[i] = p.source[i];

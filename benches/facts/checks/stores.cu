@@ -101,12 +101,12 @@ __global__ void __launch_bounds__(kThreads) output_kernel(const __grid_constant_
   for (int i = 0; i < kDim / 2; ++i) {
     o[i] = p.values[accumulator_row(thread, i) * kDim + accumulator_column(thread, i)];
   }
-  sm90::write_tile<Traits>(p.args, p.work, shared_address(smem.q), 0, shuffle(thread / 32, 0), thread % 32, o);
+  sm90::write_tile<Traits>(p.args, p.work, smem.q, 0, shuffle(thread / 32, 0), thread % 32, o);
 }
 
 template <int kHeadDim, class T>
 void check_output_of(Finding& finding) {
-  using Traits = sm90::ForwardTraits<kHeadDim, T, false, false>;
+  using Traits = sm90::ForwardTraits<kHeadDim, T, sm90::KeyLoads::kBoxes, false>;
   const Tensor tensor = {2, 3, 50, kHeadDim, true};
   const Matrix values = integers(7, 64, kHeadDim, 256);
   const Buffer<float> device_values(floats(values));

@@ -174,7 +174,7 @@ Matrix boxes_of(const Matrix& head, int first, int second) {
 
 template <int kHeadDim, class T>
 void check_tile_of(Finding& finding) {
-  using Traits = sm90::ForwardTraits<kHeadDim, T, false, false>;
+  using Traits = sm90::ForwardTraits<kHeadDim, T, sm90::KeyLoads::kBoxes, false>;
   // The first box of keys ends behind the sequence.
   const Tensor tensor = {1, 2, 150, kHeadDim, false};
   // [heads * len][head_dim]; scores stay below 256, so that P is exact in bf16.

@@ -96,7 +96,7 @@ struct PairShared {
 // Q K^T and P V of a key tile in each iteration, both in flight, as in the hot loop of the forward kernel.
 template <int kHeadDim>
 __global__ void __launch_bounds__(kThreads, 1) pair_kernel(const RateParams p) {
-  using Traits = sm90::ForwardTraits<kHeadDim, BFloat16, false, false>;
+  using Traits = sm90::ForwardTraits<kHeadDim, BFloat16, sm90::KeyLoads::kBoxes, false>;
   auto& smem = shared<PairShared<Traits>>();
   const int warpgroup = shuffle(thread_index() / 128, 0);
   fill_operands(smem.q, Traits::kQueryTile, p.seed);
@@ -175,7 +175,7 @@ void measure_shapes() {
 
 template <int kHeadDim>
 void measure_pair(const char* name) {
-  using Traits = sm90::ForwardTraits<kHeadDim, BFloat16, false, false>;
+  using Traits = sm90::ForwardTraits<kHeadDim, BFloat16, sm90::KeyLoads::kBoxes, false>;
   measure_rate<pair_kernel<kHeadDim>>(name, sizeof(PairShared<Traits>), 4.0 * 64 * sm90::kTileKeys * kHeadDim, 1,
                                       "Q K^T and P V of 128 keys, no softmax, no loads");
 }

@@ -34,6 +34,7 @@ typedef struct lacuna_schedule lacuna_schedule;
 typedef struct lacuna_columns lacuna_columns;
 typedef struct lacuna_gate lacuna_gate;
 typedef struct lacuna_gate_cache lacuna_gate_cache;
+typedef struct lacuna_s2_cache lacuna_s2_cache;
 typedef struct lacuna_hyper lacuna_hyper;
 
 // The version of the library at run time: major << 16 | minor << 8 | patch.

@@ -17,23 +17,16 @@ struct GatherNames {
 template <class Traits>
 int32_t gather_with(const GatherNames& names, const lacuna_gather_forward_params& p, void* stream) {
   GatherArgs args;
-  args.params = p;
+  static_cast<GatherTiles&>(args) = gather_tiles<Traits::kTileRows>(p);
   args.q_vectors = row_starts_aligned(p.q, p.q_stride, 16);
   args.k_vectors = row_starts_aligned(p.k, p.k_stride, 16);
   args.v_vectors = row_starts_aligned(p.v, p.v_stride, 16);
   args.out_pairs = row_starts_aligned(p.out, p.out_stride, 4);
-  args.first_tile[0] = 0;
-  for (int level = 0; level < p.plan.levels; ++level) {
-    args.tiles_of_pair[level] = tiles_of_pair<Traits>(p.shape, p.plan, level);
-    args.first_tile[level + 1] = args.first_tile[level] + (int64_t{args.tiles_of_pair[level]} << level);
-  }
-  args.leaf_tiles = 0;
   const int64_t heads = static_cast<int64_t>(p.shape.batch) * p.shape.q_heads;
   const size_t smem_bytes = sizeof(typename Traits::Shared);
   const int32_t status = launch<gather_forward_kernel<Traits>>(names.pairs, heads * args.first_tile[p.plan.levels],
                                                                Traits::kThreads, smem_bytes, stream, args);
   if (status != LACUNA_OK || p.plan.causal == 0) return status;
-  args.leaf_tiles = divide_up(longest_node(p.shape.q_len, p.plan.levels), Traits::kTileRows);
   return launch<gather_leaf_forward_kernel<Traits>>(names.leaves, (heads * args.leaf_tiles) << p.plan.levels,
                                                     Traits::kThreads, smem_bytes, stream, args);
 }

@@ -2,21 +2,19 @@
 // the pairs left.
 #pragma once
 
+#include "common/gather_partials.h"
 #include "sm80/forward/write.h"
 #include "sm80/gather/attend.h"
-#include "sm80/gather/key_lists.h"
-#include "sm80/gather/tile.h"
 
 namespace LACUNA_NS {
 namespace sm80 {
 
-// Weights are divided by the scale; where that could overflow, the scale is applied to the scores.
-constexpr float kLeastScale = 1e-20f;
-
-__device__ __forceinline__ ScoreRule gather_rule(float scale) {
-  const bool transform = !(scale >= kLeastScale);
-  return ScoreRule{scale, 0.0f, transform, transform ? kLog2E : scale * kLog2E};
-}
+struct GatherArgs : GatherTiles {
+  bool q_vectors;  // rows start on 16-byte boundaries: cp.async serves them
+  bool k_vectors;
+  bool v_vectors;
+  bool out_pairs;  // output rows start on 4-byte boundaries
+};
 
 template <class T>
 __device__ __forceinline__ KeyTensors<T> key_tensors(const GatherArgs& args, const GatherHead& head) {
@@ -33,13 +31,6 @@ template <class T>
 __device__ __forceinline__ const T* query_rows(const GatherArgs& args, const GatherHead& head) {
   const lacuna_gather_forward_params& p = args.params;
   return static_cast<const T*>(p.q) + head.batch * p.q_stride.batch + head.head * p.q_stride.head;
-}
-
-// A row of partials.
-__device__ __forceinline__ int64_t partial_index(const lacuna_gather_forward_params& p, const GatherHead& head,
-                                                 int level, int place) {
-  const int64_t heads = (static_cast<int64_t>(level) * p.shape.batch + head.batch) * p.shape.q_heads + head.head;
-  return heads * (p.shape.q_len / 2) + place;
 }
 
 template <class Traits>
@@ -95,54 +86,29 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kTile.blocks)
   }
 }
 
-// Calls visit with the partial of each level that a row of the leaf has one at, from the root down: where it is in the
-// second half.
-template <class Visit>
-__device__ __forceinline__ void for_partials(const lacuna_gather_forward_params& p, const LeafTile& work, int row,
-                                             Visit visit) {
-  Segment node{0, p.shape.q_len};
-  for (int level = 0; level < p.plan.levels; ++level) {
-    if (!has_halves(node.len, p.plan.min_seq_len)) return;
-    const int first = node.len - node.len / 2;
-    const bool second = (work.path >> (p.plan.levels - 1 - level) & 1) != 0;
-    if (second) {
-      const GatherPair pair{{node.start + first, node.len / 2}, {node.start, first}};
-      visit(partial_index(p, work.head, level, partial_place(pair, row)));
-    }
-    node = second ? Segment{node.start + first, node.len / 2} : Segment{node.start, first};
-  }
-}
-
-// Merges row r with its partials, as merge.cu does: in f32, in the order of the parts.
+// Merges row r with its partials and writes it.
 template <class Traits>
 __device__ __forceinline__ void merge_row(const GatherArgs& args, const LeafTile& work, int row, int r,
                                           const RowResult& own, Accumulator<Traits>& acc) {
-  const lacuna_gather_forward_params& p = args.params;
-  float top = own.lse;
-  for_partials(p, work, row, [&](int64_t at) { top = max_float(top, p.partial_lse[at]); });
-  const float base = top == minus_infinity() ? 0.0f : top;
-  float total = ex2((own.lse - base) * kLog2E);
-  const float factor = own.factor * total;
+  const float* partials = args.params.partial_out + 2 * (thread_index() % 4);
+  const RowResult merged = merge_partials(
+      args.params, work.head, row, own,
+      [&](float factor) {
 #pragma unroll
-  for (int n = 0; n < Traits::kHeadDim / 8; ++n) {
-    acc.o[n][2 * r] *= factor;
-    acc.o[n][2 * r + 1] *= factor;
-  }
-  for_partials(p, work, row, [&](int64_t at) {
-    const float weight = ex2((p.partial_lse[at] - base) * kLog2E);
-    total += weight;
-    // A part that attended nothing weighs nothing, whatever its row holds.
-    if (weight == 0.0f) return;
-    const float* from = p.partial_out + at * Traits::kHeadDim + 2 * (thread_index() % 4);
+        for (int n = 0; n < Traits::kHeadDim / 8; ++n) {
+          acc.o[n][2 * r] *= factor;
+          acc.o[n][2 * r + 1] *= factor;
+        }
+      },
+      [&](float weight, int64_t at) {
+        const float* from = partials + at * Traits::kHeadDim;
 #pragma unroll
-    for (int n = 0; n < Traits::kHeadDim / 8; ++n) {
-      acc.o[n][2 * r] += weight * from[8 * n];
-      acc.o[n][2 * r + 1] += weight * from[8 * n + 1];
-    }
-  });
-  const bool empty = total == 0.0f;
-  write_final<Traits>(args, work.head, row, r, empty ? 0.0f : 1.0f / total,
-                      empty ? minus_infinity() : base + lg2(total) * kLn2, acc);
+        for (int n = 0; n < Traits::kHeadDim / 8; ++n) {
+          acc.o[n][2 * r] += weight * from[8 * n];
+          acc.o[n][2 * r + 1] += weight * from[8 * n + 1];
+        }
+      });
+  write_final<Traits>(args, work.head, row, r, merged.factor, merged.lse, acc);
 }
 
 template <class Traits>

@@ -1,8 +1,8 @@
 // Shared memory of the gather kernels. Tiles are those of the forward kernel.
 #pragma once
 
+#include "common/gather_key_lists.h"
 #include "sm80/forward/tile_table.h"
-#include "sm80/gather/key_lists.h"
 
 namespace LACUNA_NS {
 namespace sm80 {

@@ -35,7 +35,7 @@ struct GatherBackwardLaunches {
     const int64_t kv_heads = static_cast<int64_t>(shape.batch) * shape.kv_heads;
     switch (pass) {
       case GatherBackwardPass::kQueries:
-        args.per_pair = tiles_of_pair<Query>(shape, plan, args.level);
+        args.per_pair = tiles_of_pair<Query::kTileRows>(shape, plan, args.level);
         return launch<gather_query_grad_kernel<Query>>(names.queries, (q_heads * args.per_pair) << args.level,
                                                        Query::kThreads, sizeof(typename Query::Shared), stream, args);
       case GatherBackwardPass::kSamples: {

@@ -68,13 +68,14 @@ __device__ __forceinline__ void transform_scores(float (&s)[kCount], const Score
 }
 
 // Hides the pairs of a box that the mask hides, and keys of missing pieces. s: products with its 64 keys.
-__device__ __forceinline__ void mask_box(float (&s)[kBoxKeys / 2], const lacuna_forward_params& p, int row, int key,
-                                         uint32_t missing) {
+template <class Lengths>
+__device__ __forceinline__ void mask_box(float (&s)[kBoxKeys / 2], const Lengths& lengths, const lacuna_mask& mask,
+                                         int row, int key, uint32_t missing) {
   const int column = 2 * (thread_index() % 4);
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    const int64_t position = key_position(p.shape, row + 8 * r);
-    const KeyRange range = visible_keys(p.mask, p.shape.kv_len, position, position);
+    const int64_t position = key_position(lengths, row + 8 * r);
+    const KeyRange range = visible_keys(mask, lengths.kv_len, position, position);
     const int low = range.low - key - column;
     const int high = range.high - key - column;
 #pragma unroll

@@ -13,9 +13,10 @@ template <class Traits>
 struct Consumer {
   using T = typename Traits::Element;
   using Shared = typename Traits::Shared;
+  using Tile = typename Traits::Tile;
   static constexpr int kDim = Traits::kHeadDim;
 
-  const ForwardArgs& args;
+  const typename Traits::Args& args;
   Shared& smem;
   const int warpgroup;  // of the consumers
   const int warp;       // of the warpgroup
@@ -41,14 +42,14 @@ struct Consumer {
     }
   }
 
-  __device__ __forceinline__ KeyTile arrived(int stage, uint32_t parity) {
+  __device__ __forceinline__ Tile arrived(int stage, uint32_t parity) {
     mbarrier_wait(smem.k_full[stage], parity);
     return smem.tile[stage];
   }
 
   // Whole tiles, from `tile` on until one is not whole or the item ends: leaves the first tile that it has not taken
   // in `tile`, or the last one of the item.
-  __device__ __forceinline__ bool whole_tiles(uint32_t q, KeyTile& tile) {
+  __device__ __forceinline__ bool whole_tiles(uint32_t q, Tile& tile) {
     float s[kTileKeys / 2];
     uint32_t p[kTileKeys / 16][4];
     float rescale[2];
@@ -59,6 +60,7 @@ struct Consumer {
     wgmma_registers(s);
     release(smem.k_empty[ring.stage]);
     transform_scores<Traits>(s, rule);
+    if constexpr (Traits::kListed) weigh_listed(s, tile);
     softmax_step(s, rule.factor, state, rescale);
     pack_probabilities<T>(s, p);
     scale_rows(o, rescale);
@@ -75,6 +77,7 @@ struct Consumer {
       wgmma_registers(s);
       release(smem.k_empty[ahead.stage]);
       transform_scores<Traits>(s, rule);
+      if constexpr (Traits::kListed) weigh_listed(s, tile);
       softmax_step(s, rule.factor, state, rescale);
       // This wait for the next tile stands here to keep the softmax before the wait below: without a branch between
       // them ptxas 13.0 moves that wait up, and nothing overlaps.
@@ -99,7 +102,7 @@ struct Consumer {
   }
 
   // One box after the other: what is masked, or wanted in part. Returns whether it was the last tile of the item.
-  __device__ __forceinline__ bool boxes(uint32_t q, KeyTile& tile, int first_row) {
+  __device__ __forceinline__ bool boxes(uint32_t q, KeyTile& tile, const Work& work) {
     const int stage = ring.stage;
     mbarrier_wait(smem.v_full[stage], ring.parity);
 #pragma unroll 1
@@ -115,7 +118,8 @@ struct Consumer {
       transform_scores<Traits>(s, rule);
       if (tile.masked(box, warpgroup)) {
         const int key = box == 0 ? tile.key[0] : tile.key[1];  // an index would put the tile into local memory
-        mask_box(s, args.params, first_row + warp * 16 + lane / 4, key, tile.missing(box));
+        mask_box(s, lengths_of<Traits::kRagged>(args.params, work), args.params.mask,
+                 work.first_row[warpgroup] + warp * 16 + lane / 4, key, tile.missing(box));
       }
       softmax_step(s, rule.factor, state, rescale);
       pack_probabilities<T>(s, p);
@@ -143,20 +147,24 @@ struct Consumer {
     for (;;) {
       const int buffer = queries.stage;
       mbarrier_wait(smem.q_full[buffer], queries.parity);
-      const Work& work = smem.work[buffer];
+      const auto& work = smem.work[buffer];
       if (work.index < 0) break;
       state = empty_rows();
 #pragma unroll
       for (int i = 0; i < kDim / 2; ++i) o[i] = 0.0f;
-      const uint32_t q = shared_address(smem.q[buffer]) + warpgroup * kWarpgroupRows * kPanelElements * 2;
+      T* query = smem.q[buffer] + warpgroup * kWarpgroupRows * kPanelElements;
+      const uint32_t q = shared_address(query);
       if (work.keys != 0) {
-        const int first_row = work.first_row[warpgroup];
-        KeyTile tile = arrived(ring.stage, ring.parity);
-        for (bool last = false; !last;) {
-          last = tile.whole(warpgroup) ? whole_tiles(q, tile) : boxes(q, tile, first_row);
+        Tile tile = arrived(ring.stage, ring.parity);
+        if constexpr (Traits::kListed) {
+          whole_tiles(q, tile);
+        } else {
+          for (bool last = false; !last;) {
+            last = tile.whole(warpgroup) ? whole_tiles(q, tile) : boxes(q, tile, work);
+          }
         }
       }
-      write_rows<Traits>(args, work, q, warpgroup, warp, lane, rule.factor, state, o);
+      write_rows<Traits>(args, work, query, warpgroup, warp, lane, rule.factor, state, o);
       // Every lane has read the item.
       sync_warp();
       release(smem.q_empty[buffer]);

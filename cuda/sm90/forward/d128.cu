@@ -2,5 +2,5 @@
 #include "sm90/forward/launch.h"
 
 int32_t LACUNA_NS::sm90::forward_d128(const lacuna_forward_params& params, void* stream) {
-  return forward_of<128, false>("sm90_forward_d128_f16", "sm90_forward_d128_bf16", params, stream);
+  return forward_of<128, KeyLoads::kBoxes>("sm90_forward_d128_f16", "sm90_forward_d128_bf16", params, stream);
 }

@@ -2,24 +2,22 @@
 // swizzled tiles by cp.async. All that it knows of a plan is where each piece of 16 rows lies.
 #pragma once
 
-#include "common/swizzle.h"
-#include "ptx/cp_async.h"
-#include "ptx/fence_proxy.h"
 #include "sm90/forward/producer.h"
 
 namespace LACUNA_NS {
 namespace sm90 {
 
 // Lanes 0 to 7 of warp 0, one piece each; `boxes` is lane 0's.
-__device__ __forceinline__ void list_pieces(const ForwardArgs& args, const KeyTiles& walk, const Box (&boxes)[kBoxes],
-                                            GatherRows& rows) {
+template <bool kRagged>
+__device__ __forceinline__ void list_pieces(const ForwardArgs& args, const KeyTiles<kRagged>& walk,
+                                            const Box (&boxes)[kBoxes], GatherRows& rows) {
   const lacuna_shape& shape = args.params.shape;
   const int lane = thread_index();
   const int keys[kBoxes] = {shuffle(boxes[0].key, 0), shuffle(boxes[1].key, 0)};
   if (lane >= kBoxes * kBoxPieces) return;
   const int box = lane < kBoxPieces ? keys[0] : keys[1];
   const int key = box + lane % kBoxPieces * kPieceKeys;
-  const int left = shape.kv_len - key;
+  const int left = walk.kv_len(shape) - key;
   const int page = box >= 0 && left > 0 ? walk.page_of(shape, key) : -1;
   rows.page[lane] = page;
   rows.row[lane] = page >= 0 ? key % shape.page_size : 0;
@@ -32,7 +30,6 @@ template <class Traits>
 __device__ __forceinline__ void gather_tile(const GatherRows& rows, typename Traits::Element* tile,
                                             const typename Traits::Element* from, const lacuna_strides& stride) {
   constexpr int kChunks = Traits::kHeadDim / 8;
-  constexpr int kPanelChunks = kPanelElements / 8;
 #pragma unroll 4
   for (int i = 0; i < kTileKeys * kChunks / kWarpgroupThreads; ++i) {
     const int at = i * kWarpgroupThreads + thread_index();
@@ -43,9 +40,7 @@ __device__ __forceinline__ void gather_tile(const GatherRows& rows, typename Tra
     const int64_t offset = present ? rows.page[piece] * stride.batch + rows.kv_head * stride.head +
                                          (rows.row[piece] + row % kPieceKeys) * stride.seq + chunk * 8
                                    : 0;
-    const int to =
-        chunk / kPanelChunks * kTileKeys * kPanelElements + swizzled<kPanelElements>(row, chunk % kPanelChunks);
-    cp_async_16(shared_address(tile + to), from + offset, present ? 16 : 0);
+    cp_async_16(shared_address(tile + key_chunk(row, chunk)), from + offset, present ? 16 : 0);
   }
   cp_async_commit();
 }
@@ -58,7 +53,7 @@ __device__ __forceinline__ void publish(Mbarrier& full) {
 
 // By the producer warpgroup.
 template <class Traits>
-__device__ __forceinline__ void produce_by_gather(const ForwardArgs& args, typename Traits::Shared& smem) {
+__device__ __forceinline__ void produce_by_gather(const typename Traits::Args& args, typename Traits::Shared& smem) {
   using T = typename Traits::Element;
   const lacuna_forward_params& p = args.params;
   Production<Traits> work(args, smem);

@@ -39,31 +39,38 @@ inline int32_t encode_heads(TensorMap* map, const lacuna_shape& shape, const Hea
 inline int32_t encode_maps(const lacuna_forward_params& p, ForwardArgs& args) {
   const lacuna_shape& s = p.shape;
   const bool paged = s.block_table != nullptr;
+  const bool packed_k = s.cu_seqlens_k != nullptr;
   const auto keys = [&](const void* base, const lacuna_strides& stride, int64_t len) {
     // Without keys nothing is loaded, but the maps must be valid.
     const bool none = s.kv_len == 0 || (paged && s.pages == 0);
-    return Heads{none ? p.q : base, stride, paged ? s.pages : s.batch, s.kv_heads, len};
+    return Heads{none ? p.q : base, stride, paged ? s.pages : packed_k ? 1 : s.batch, s.kv_heads, len};
   };
-  const int64_t len = paged ? s.page_size : s.kv_len;
+  const int64_t len = paged ? s.page_size : packed_k ? s.k_rows : s.kv_len;
   const int64_t tail = paged && s.kv_len % s.page_size != 0 ? s.kv_len % s.page_size : len;
-  const Heads queries{p.q, p.q_stride, s.batch, s.q_heads, s.q_len};
+  const bool packed_q = s.cu_seqlens_q != nullptr;
+  const int64_t q_batch = packed_q ? 1 : s.batch;
+  const int64_t q_len = packed_q ? s.q_rows : s.q_len;
+  const Heads queries{p.q, p.q_stride, q_batch, s.q_heads, q_len};
   LACUNA_CHECK(encode_heads(&args.q, s, queries, kWarpgroupRows));
   LACUNA_CHECK(encode_heads(&args.k, s, keys(p.k, p.k_stride, len), kBoxKeys));
   LACUNA_CHECK(encode_heads(&args.v, s, keys(p.v, p.v_stride, len), kBoxKeys));
   LACUNA_CHECK(encode_heads(&args.v_tail, s, keys(p.v, p.v_stride, tail), kBoxKeys));
   if (p.splits > 1) return LACUNA_OK;
-  return encode_heads(&args.out, s, Heads{p.out, p.out_stride, s.batch, s.q_heads, s.q_len}, 16);
+  return encode_heads(&args.out, s, Heads{p.out, p.out_stride, q_batch, s.q_heads, q_len}, 16);
 }
 
 template <class Traits>
 int32_t forward_with(const char* name, const lacuna_forward_params& p, void* stream) {
   ForwardArgs args = {};
   args.params = p;
+  // Packed rows are one sequence to the strides.
+  if (p.shape.cu_seqlens_q != nullptr) args.params.out_stride.batch = args.params.lse_stride.batch = 0;
+  if (p.shape.cu_seqlens_k != nullptr) args.params.v_stride.batch = 0;
   LACUNA_CHECK(encode_maps(p, args));
   args.heads = sharing(p) == Sharing::kHeads ? 2 : 1;
   args.head_rows = kTileRows / args.heads;
   args.head_sets = p.shape.q_heads / args.heads;
-  const int q_tiles = (p.shape.q_len + p.plan.row_shift + args.head_rows - 1) / args.head_rows;
+  const int q_tiles = (p.shape.q_len + largest_row_shift(p.shape, p.plan) + args.head_rows - 1) / args.head_rows;
   args.order = formula_order(p, args.heads, q_tiles);
   args.rows_per_head = 1;
   int64_t items = static_cast<int64_t>(p.shape.batch) * args.head_sets * q_tiles;
@@ -87,16 +94,16 @@ int32_t forward_with(const char* name, const lacuna_forward_params& p, void* str
   return launch<forward_kernel<Traits>>(name, blocks, kThreads, sizeof(typename Traits::Shared), stream, args);
 }
 
-template <int kHeadDim, bool kGather, class T>
+template <int kHeadDim, KeyLoads kLoads, class T>
 int32_t forward_of_type(const char* name, const lacuna_forward_params& p, void* stream) {
-  if (needs_transform(p)) return forward_with<ForwardTraits<kHeadDim, T, kGather, true>>(name, p, stream);
-  return forward_with<ForwardTraits<kHeadDim, T, kGather, false>>(name, p, stream);
+  if (needs_transform(p)) return forward_with<ForwardTraits<kHeadDim, T, kLoads, true>>(name, p, stream);
+  return forward_with<ForwardTraits<kHeadDim, T, kLoads, false>>(name, p, stream);
 }
 
-template <int kHeadDim, bool kGather>
+template <int kHeadDim, KeyLoads kLoads>
 int32_t forward_of(const char* f16_name, const char* bf16_name, const lacuna_forward_params& p, void* stream) {
-  if (p.shape.dtype == LACUNA_F16) return forward_of_type<kHeadDim, kGather, Half>(f16_name, p, stream);
-  return forward_of_type<kHeadDim, kGather, BFloat16>(bf16_name, p, stream);
+  if (p.shape.dtype == LACUNA_F16) return forward_of_type<kHeadDim, kLoads, Half>(f16_name, p, stream);
+  return forward_of_type<kHeadDim, kLoads, BFloat16>(bf16_name, p, stream);
 }
 
 }  // namespace sm90

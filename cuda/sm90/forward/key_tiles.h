@@ -18,10 +18,13 @@ namespace sm90 {
 struct WalkShared {
   KeyRange visible[kConsumers];  // to some row of the warpgroup
   KeyRange common[kConsumers];   // to all its rows
+  int kv_len;                    // of the sequence
+  int k_first;                   // row of k and v that holds its first key
   Box alone[kBoxKinds];          // boxes without a partner yet; of lane 0 only
 };
 
-// All lanes of the warp hold the same values, but for `mine`.
+// All lanes of the warp hold the same values, but for `mine`. kRagged: lengths are on the device.
+template <bool kRagged>
 struct KeyTiles {
   WalkShared& shared;
   int batch = 0;
@@ -47,14 +50,17 @@ struct KeyTiles {
     kv_head = assignment.kv_head;
     if (const int w = thread_index(); w < kConsumers) {
       const int first_row = w == 0 ? assignment.work.first_row[0] : assignment.work.first_row[1];
-      const int64_t top = key_position(p.shape, first_row);
+      const auto& lengths = lengths_of<kRagged>(p, assignment.work);
+      const int64_t top = key_position(lengths, first_row);
       const int64_t bottom = top + kWarpgroupRows - 1;
-      shared.visible[w] = visible_to_rows(p.shape, p.mask, first_row, kWarpgroupRows);
-      shared.common[w] = KeyRange{visible_keys(p.mask, p.shape.kv_len, bottom, bottom).low,
-                                  visible_keys(p.mask, p.shape.kv_len, top, top).high};
+      shared.visible[w] = visible_to_rows(lengths, p.mask, first_row, kWarpgroupRows);
+      shared.common[w] = KeyRange{visible_keys(p.mask, lengths.kv_len, bottom, bottom).low,
+                                  visible_keys(p.mask, lengths.kv_len, top, top).high};
+      shared.kv_len = lengths.kv_len;
+      shared.k_first = assignment.sequence.k_first;
     }
     sync_warp();
-    int low = p.shape.kv_len;
+    int low = p.shape.kv_len;  // no sequence has more
     int high = 0;
     for (int w = 0; w < kConsumers; ++w) {
       const KeyRange range = shared.visible[w];
@@ -76,7 +82,7 @@ struct KeyTiles {
       begin = low / keys;
       count = (high + keys - 1) / keys - begin;
       shift = dense ? 0 : formula_shift(p.plan.formula, assignment.plan_head);
-      query = p.plan.first_row + assignment.first_block;
+      query = assignment.sequence.first_row + assignment.first_block;
     } else {
       begin = p.schedule.offsets[assignment.schedule_row];
       count = p.schedule.offsets[assignment.schedule_row + 1] - begin;
@@ -110,6 +116,10 @@ struct KeyTiles {
       if (next >= end) return take_leftovers(boxes);
       evaluate_batch(args);
     }
+  }
+
+  __device__ __forceinline__ int kv_len(const lacuna_shape& shape) const {
+    return kRagged ? shared.kv_len : shape.kv_len;
   }
 
   // The page of a key, -1 if it is in none.
@@ -192,7 +202,8 @@ struct KeyTiles {
       // One query block, or one list for two heads: what it wants, all want.
       wanting = groups == 1 ? (wanting_groups != 0 ? wanting : 0) : wanting_groups;
     }
-    Box box{(block << box_shift | (candidate & ((1 << box_shift) - 1))) * kBoxKeys, 0, batch};
+    const bool packed = kRagged && p.shape.cu_seqlens_k != nullptr;
+    Box box{(block << box_shift | (candidate & ((1 << box_shift) - 1))) * kBoxKeys, 0, packed ? 0 : batch};
 #pragma unroll
     for (int w = 0; w < kConsumers; ++w) {
       if ((wanting >> w & 1) == 0 || !overlaps(shared.visible[w], box.key, kBoxKeys)) continue;
@@ -219,7 +230,7 @@ struct KeyTiles {
     uint32_t missing = box.page < 0 ? 1 : 0;
     int pieces = 1;
     if (shape.page_size % kBoxKeys != 0) {
-      pieces = (shape.kv_len - box.key + kPieceKeys - 1) / kPieceKeys;
+      pieces = (kv_len(shape) - box.key + kPieceKeys - 1) / kPieceKeys;
       pieces = pieces < kBoxPieces ? pieces : kBoxPieces;
       for (int i = 1; i < pieces; ++i) missing |= page_of(shape, box.key + i * kPieceKeys) < 0 ? 1u << i : 0;
     }

@@ -10,6 +10,8 @@ namespace sm90 {
 
 int32_t forward_d64(const lacuna_forward_params& params, void* stream);
 int32_t forward_d128(const lacuna_forward_params& params, void* stream);
+int32_t forward_ragged_d64(const lacuna_forward_params& params, void* stream);
+int32_t forward_ragged_d128(const lacuna_forward_params& params, void* stream);
 int32_t forward_gather_d64(const lacuna_forward_params& params, void* stream);
 int32_t forward_gather_d128(const lacuna_forward_params& params, void* stream);
 

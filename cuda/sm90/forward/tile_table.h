@@ -22,10 +22,10 @@ constexpr ForwardTile forward_tile(int head_dim) {
   return {2, 2, true};                      // 128: 192 KB; a third stage would need 256 KB
 }
 
-// Registers of a thread: 168 at entry (65536 / 384 threads), then 72 for the producer and 216 for consumers, together
-// 504 = 3 * 168. A consumer of D128 holds O (64), S (64) and P (32); with less than 72 the producer's walk would spill.
-constexpr int kProducerRegisters = 72;
-constexpr int kConsumerRegisters = 216;
+// Registers of a thread: 168 at entry (65536 / 384 threads), then so many for the producer and the rest for consumers,
+// together 504 = 3 * 168. A consumer of D128 holds O (64), S (64) and P (32); with less the producer's walk would
+// spill.
+constexpr int producer_registers(bool ragged) { return ragged ? 88 : 72; }
 
 // How 128 query rows come to share a load of K and V.
 enum class Sharing : int {
@@ -42,13 +42,27 @@ inline Sharing sharing(const lacuna_forward_params& p) {
   return p.plan.block_q == 64 && !formula_for_all && pairs ? Sharing::kHeads : Sharing::kRows;
 }
 
-template <int kHeadDim_, class T, bool kGather_, bool kTransform_>
+// How K and V come, and whether lengths are read on the device; sequences of one length need no such kernel.
+enum class KeyLoads : int {
+  kBoxes = 0,        // by TMA; all sequences have the lengths of the shape
+  kRaggedBoxes = 1,  // by TMA, but for what crosses the end of a sequence
+  kGathered = 2      // by rows with cp.async, whatever the lengths
+};
+
+template <int kHeadDim_, class T, KeyLoads kLoads, bool kTransform_>
 struct ForwardTraits {
   using Element = T;
+  using Args = ForwardArgs;
+  using Tile = KeyTile;
   static constexpr int kHeadDim = kHeadDim_;
-  static constexpr bool kGather = kGather_;        // K and V rows are gathered by cp.async, else boxes come by TMA
+  static constexpr bool kGather = kLoads == KeyLoads::kGathered;
+  static constexpr bool kRagged = kLoads != KeyLoads::kBoxes;
+  static constexpr bool kListed = false;           // tiles of listed rows (sm90/gather): queries are gathered, too
+  static constexpr bool kLeaves = false;           // sequences are the leaves of a gather plan
   static constexpr bool kTransform = kTransform_;  // a softcap, or a scale that is not positive
   static constexpr ForwardTile kTile = forward_tile(kHeadDim);
+  static constexpr int kProducerRegisters = producer_registers(kRagged);
+  static constexpr int kConsumerRegisters = (3 * 168 - kProducerRegisters) / kConsumers;
   static constexpr int kStages = kTile.stages;
   static constexpr int kQueryBuffers = kTile.query_buffers;
   static constexpr int kPanels = kHeadDim / kPanelElements;
@@ -74,6 +88,7 @@ struct ForwardTraits {
   };
 
   static_assert(sizeof(T) == 2, "q, k and v are 16-bit floats");
+  static_assert(kConsumerRegisters % 8 == 0, "setmaxnreg counts in eights");
   static_assert(kHeadDim % kPanelElements == 0, "a head is whole panels");
   static_assert(sizeof(Shared) <= 227 * 1024, "the tile must fit a Hopper multiprocessor");
 };

@@ -85,7 +85,7 @@ impl HyperConfig {
     /// Sinks at most.
     pub const MAX_SINKS: usize = 1 << 16;
 
-    /// Exact samples come in whole tiles of the kernels.
+    /// Exact samples come in whole tiles of the backward kernels.
     const EXACT: usize = 64;
 
     /// Sizes and lengths of the settings at most.

@@ -6,6 +6,7 @@ use super::sampling::Sampling;
 use crate::attention::ForwardOptions;
 use crate::device::{Buffer, Stream, ordered};
 use crate::error::{Error, Result};
+use crate::kernels::family::KernelFamily;
 use crate::kernels::{bindings as abi, convert};
 use crate::plan::BlockPlan;
 use crate::profile::range;
@@ -22,6 +23,7 @@ pub struct HyperPlan {
     config: HyperConfig,
     shape: AttentionShape,
     mask: Mask,
+    family: KernelFamily,
     kind: Kind,
 }
 
@@ -74,7 +76,8 @@ impl HyperPlan {
     pub fn new(stream: &Stream, shape: &AttentionShape, mask: &Mask, config: &HyperConfig) -> Result<Self> {
         let _range = range!("hyper.new", q_len = shape.q_len, kv_len = shape.kv_len);
         config.validate(shape, mask)?;
-        let plan = |kind| Self { config: config.clone(), shape: *shape, mask: *mask, kind };
+        let family = KernelFamily::Auto;
+        let plan = |kind| Self { config: config.clone(), shape: *shape, mask: *mask, family, kind };
         if config.is_exact(shape, mask) {
             let (dense, options) = (BlockPlan::dense(), ForwardOptions { mask: *mask, ..ForwardOptions::default() });
             let schedule = Schedule::build(stream, shape, &options, &dense)?;
@@ -116,6 +119,17 @@ impl HyperPlan {
             scratch: stream.alloc_bytes(bytes)?,
             filled: false,
         }))))
+    }
+
+    /// The kernels that may run the plan forward; [`KernelFamily::Auto`] unless this says otherwise. A family that can't
+    /// is an error of the call.
+    pub fn set_family(&mut self, family: KernelFamily) {
+        self.family = family;
+    }
+
+    /// As [`set_family`](Self::set_family) was told.
+    pub fn family(&self) -> KernelFamily {
+        self.family
     }
 
     /// Hashes with these projections, `[1, 1, head_dim, num_projections]` packed, from the next update on.

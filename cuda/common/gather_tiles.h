@@ -1,21 +1,16 @@
-// What the gather kernels are launched with, and which rows a block serves.
+// Which rows a tile of the gather kernels serves.
 #pragma once
 
 #include "common/gather_tree.h"
-#include "sm80/forward/tile_table.h"
 
 namespace LACUNA_NS {
-namespace sm80 {
 
-struct GatherArgs {
+// A call and the tiles of its pairs.
+struct GatherTiles {
   lacuna_gather_forward_params params;
   int tiles_of_pair[kMaxGatherLevels];       // kernel tiles of the largest pair of a level
   int64_t first_tile[kMaxGatherLevels + 1];  // of a level's pairs; the last one is the number of tiles of a head
   int leaf_tiles;                            // causal: kernel tiles of each node of level `levels`
-  bool q_vectors;                            // rows start on 16-byte boundaries: cp.async serves them
-  bool k_vectors;
-  bool v_vectors;
-  bool out_pairs;  // output rows start on 4-byte boundaries
 };
 
 // Query blocks of a pair are `size` queries long, in as many kernel tiles as that takes.
@@ -35,19 +30,32 @@ __host__ __device__ __forceinline__ QueryBlocks query_blocks(int queries, int ke
 }
 
 // Tiles of the largest pair of a level: nodes of a level have one of two lengths.
-template <class Traits>
+template <int kTileRows>
 int tiles_of_pair(const lacuna_shape& shape, const lacuna_gather_plan& plan, int level) {
   if (plan.causal == 0) {
-    return query_blocks<Traits::kTileRows>(shape.q_len, shape.kv_len, plan.block_size).all;
+    return query_blocks<kTileRows>(shape.q_len, shape.kv_len, plan.block_size).all;
   }
   const int longest = longest_node(shape.q_len, level);
   int most = 0;
   for (int len = longest - 1; len <= longest; ++len) {
     if (!has_halves(len, plan.min_seq_len)) continue;
-    const int tiles = query_blocks<Traits::kTileRows>(len / 2, len - len / 2, plan.block_size).all;
+    const int tiles = query_blocks<kTileRows>(len / 2, len - len / 2, plan.block_size).all;
     most = tiles > most ? tiles : most;
   }
   return most;
+}
+
+template <int kTileRows>
+GatherTiles gather_tiles(const lacuna_gather_forward_params& p) {
+  GatherTiles tiles;
+  tiles.params = p;
+  tiles.first_tile[0] = 0;
+  for (int level = 0; level < p.plan.levels; ++level) {
+    tiles.tiles_of_pair[level] = tiles_of_pair<kTileRows>(p.shape, p.plan, level);
+    tiles.first_tile[level + 1] = tiles.first_tile[level] + (int64_t{tiles.tiles_of_pair[level]} << level);
+  }
+  tiles.leaf_tiles = p.plan.causal != 0 ? divide_up(longest_node(p.shape.q_len, p.plan.levels), kTileRows) : 0;
+  return tiles;
 }
 
 struct GatherHead {
@@ -109,7 +117,7 @@ __device__ __forceinline__ PairTile pair_tile(const lacuna_shape& shape, const l
 }
 
 template <int kTileRows>
-__device__ __forceinline__ PairTile pair_tile(const GatherArgs& args, int64_t index) {
+__device__ __forceinline__ PairTile pair_tile(const GatherTiles& args, int64_t index) {
   const lacuna_gather_plan& plan = args.params.plan;
   int64_t tile;
   const GatherHead head = gather_head(args.params.shape, index, args.first_tile[plan.levels], tile);
@@ -123,7 +131,6 @@ __device__ __forceinline__ PairTile pair_tile(const GatherArgs& args, int64_t in
 struct LeafTile {
   GatherHead head;
   Segment leaf;
-  int path;   // index among the nodes of level `levels`: the halves on the way down, the highest bit first
   int first;  // row of tile row 0
   bool valid;
 };
@@ -137,18 +144,18 @@ __device__ __forceinline__ LeafTile leaf_tile(const lacuna_shape& shape, const l
   LeafTile work;
   int64_t tile;
   work.head = gather_head(shape, index, nodes * leaf_tiles, tile);
-  work.path = static_cast<int>(tile % nodes);
+  // Among the nodes of level `levels`: the halves on the way down, the highest bit first.
+  const int path = static_cast<int>(tile % nodes);
   int of_leaf = leaf_tiles - 1 - static_cast<int>(tile / nodes);
-  work.leaf = tree_node(shape.q_len, plan.levels - 1, work.path >> 1);
+  work.leaf = tree_node(shape.q_len, plan.levels - 1, path >> 1);
   if (has_halves(work.leaf.len, plan.min_seq_len)) {
-    work.leaf = tree_node(shape.q_len, plan.levels, work.path);
+    work.leaf = tree_node(shape.q_len, plan.levels, path);
   } else {
-    of_leaf += (work.path & 1) * leaf_tiles;
+    of_leaf += (path & 1) * leaf_tiles;
   }
   work.first = work.leaf.start + of_leaf * kTileRows;
   work.valid = of_leaf * kTileRows < work.leaf.len;
   return work;
 }
 
-}  // namespace sm80
 }  // namespace LACUNA_NS

@@ -1,27 +1,35 @@
 // Which keys a block of a gather kernel walks, tile after tile: row() is the key row that this thread lists.
 #pragma once
 
+#include "common/gather_tiles.h"
 #include "common/row_result.h"
 #include "common/score_rule.h"
 #include "ptx/math.h"
 #include "ptx/thread.h"
-#include "sm80/gather/tile.h"
 
 namespace LACUNA_NS {
-namespace sm80 {
 
-// The keys of a block of a pair, in whole tiles, then its samples. It lies in shared memory: its state would cost every
-// thread's registers.
+// Weights are divided by the scale; where that could overflow, the scale is applied to the scores.
+constexpr float kLeastScale = 1e-20f;
+
+__device__ __forceinline__ ScoreRule gather_rule(float scale) {
+  const bool transform = !(scale >= kLeastScale);
+  return ScoreRule{scale, 0.0f, transform, transform ? kLog2E : scale * kLog2E};
+}
+
+// The keys of a block of a pair, its exact samples, and those drawn, each in whole tiles. It lies in shared memory: its
+// state would cost every thread's registers.
 template <int kTileKeys>
 struct SortedKeys {
   const int32_t* block;  // key rows of the block
   int block_keys;
   int block_tiles;
-  int plain_tiles;  // with the log-weight 0: of the block and of exact samples
+  int plain_tiles;  // with the log-weight 0: of the block, then of exact samples
   const int32_t* sample_places;
   const int32_t* sample_rows;
-  int samples;  // 0 where the block is the only one
-  int low;      // places of the block: samples there are in it already
+  int exact;
+  int drawn;  // 0, as `exact`, where the block is the only one
+  int low;    // places of the block: samples there are in it already
   Segment keys;
   float weight;  // of a sample
 
@@ -35,9 +43,10 @@ struct SortedKeys {
     block = plan.k_order + (work.level * heads + head) * p.shape.kv_len + keys.start + low;
     block_keys = keys.len - low < plan.block_size ? keys.len - low : plan.block_size;
     block_tiles = divide_up(block_keys, kTileKeys);
-    const int exact = keys.start < plan.exact ? plan.exact : 0;
-    plain_tiles = block_tiles + exact / kTileKeys;
-    samples = keys.len > plan.block_size ? plan.samples - (plan.exact - exact) : 0;
+    const bool alone = keys.len <= plan.block_size;
+    exact = keys.start < plan.exact && !alone ? plan.exact : 0;
+    drawn = alone ? 0 : plan.samples - plan.exact;
+    plain_tiles = block_tiles + divide_up(exact, kTileKeys);
     const int64_t first = (work.number * heads + head) * plan.samples + plan.exact - exact;
     sample_places = plan.sample_places + first;
     sample_rows = plan.sample_rows + first;
@@ -46,8 +55,9 @@ struct SortedKeys {
   }
 
   __device__ __forceinline__ int count(int tile) const {
-    const bool sampled = tile >= block_tiles;
-    const int left = sampled ? samples - (tile - block_tiles) * kTileKeys : block_keys - tile * kTileKeys;
+    const int left = tile < block_tiles   ? block_keys - tile * kTileKeys
+                     : tile < plain_tiles ? exact - (tile - block_tiles) * kTileKeys
+                                          : drawn - (tile - plain_tiles) * kTileKeys;
     return left < 0 ? 0 : left < kTileKeys ? left : kTileKeys;
   }
 
@@ -60,7 +70,8 @@ struct SortedKeys {
     if (tile < block_tiles) {
       row = block[tile * kTileKeys + i];
     } else {
-      const int sample = (tile - block_tiles) * kTileKeys + i;
+      const int sample =
+          tile < plain_tiles ? (tile - block_tiles) * kTileKeys + i : exact + (tile - plain_tiles) * kTileKeys + i;
       const int place = sample_places[sample];
       row = place >= low && place < low + block_keys ? -1 : sample_rows[sample];
     }
@@ -87,5 +98,4 @@ struct LeafKeys {
   }
 };
 
-}  // namespace sm80
 }  // namespace LACUNA_NS

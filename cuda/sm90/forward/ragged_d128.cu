@@ -1,0 +1,7 @@
+#include "sm90/forward/instantiate.h"
+#include "sm90/forward/launch.h"
+
+int32_t LACUNA_NS::sm90::forward_ragged_d128(const lacuna_forward_params& params, void* stream) {
+  return forward_of<128, KeyLoads::kRaggedBoxes>("sm90_forward_ragged_d128_f16", "sm90_forward_ragged_d128_bf16",
+                                                 params, stream);
+}
