@@ -455,10 +455,16 @@ pub struct lacuna_hyper_config {
     pub sampling: i32,
     /// 0: so many first keys are attended exactly
     pub sinks: i64,
+    /// 0: at least so many of the newest keys are; 0..min_seq_len, causal calls alone
+    pub local_window: i64,
+    /// 0; 1: keys of a query block are those around the buckets of its queries
+    pub align_windows: i32,
+    /// 0
+    pub reserved: i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_hyper_config"][::core::mem::size_of::<lacuna_hyper_config>() - 64usize];
+    ["Size of lacuna_hyper_config"][::core::mem::size_of::<lacuna_hyper_config>() - 80usize];
     ["Alignment of lacuna_hyper_config"][::core::mem::align_of::<lacuna_hyper_config>() - 8usize];
     ["Offset of field: lacuna_hyper_config::struct_size"]
         [::core::mem::offset_of!(lacuna_hyper_config, struct_size) - 0usize];
@@ -477,6 +483,12 @@ const _: () = {
     ["Offset of field: lacuna_hyper_config::sampling"]
         [::core::mem::offset_of!(lacuna_hyper_config, sampling) - 52usize];
     ["Offset of field: lacuna_hyper_config::sinks"][::core::mem::offset_of!(lacuna_hyper_config, sinks) - 56usize];
+    ["Offset of field: lacuna_hyper_config::local_window"]
+        [::core::mem::offset_of!(lacuna_hyper_config, local_window) - 64usize];
+    ["Offset of field: lacuna_hyper_config::align_windows"]
+        [::core::mem::offset_of!(lacuna_hyper_config, align_windows) - 72usize];
+    ["Offset of field: lacuna_hyper_config::reserved"]
+        [::core::mem::offset_of!(lacuna_hyper_config, reserved) - 76usize];
 };
 /// The tensors of a backward call. Types are those of the forward call; any strides.
 #[repr(C)]

@@ -19,6 +19,9 @@ typedef struct lacuna_hyper_config {
   int32_t compat_buckets;   // 0: buckets in Gray order; 1: in the order of the published code
   int32_t sampling;         // samples are drawn: 0: with replacement; 1: without; 2: one in each of equal parts
   int64_t sinks;            // 0: so many first keys are attended exactly
+  int64_t local_window;     // 0: at least so many of the newest keys are; 0..min_seq_len, causal calls alone
+  int32_t align_windows;    // 0; 1: keys of a query block are those around the buckets of its queries
+  int32_t reserved;         // 0
 } lacuna_hyper_config;
 
 lacuna_status lacuna_hyper_config_init(lacuna_hyper_config* config, size_t size);

@@ -14,23 +14,43 @@ use serde::Serialize;
 /// A choice: what it changes in the default settings.
 pub struct Choice {
     name: &'static str,
+    /// Means nothing to other calls.
+    causal: bool,
     of: fn(HyperConfig) -> HyperConfig,
 }
 
 /// In the order of the tables; the first is the default, which the others are compared with.
-pub const CHOICES: [Choice; 5] = [
-    Choice { name: "default", of: |config| config },
-    Choice { name: "distinct samples", of: |config| HyperConfig { sampling: Sampling::Distinct, ..config } },
-    Choice { name: "stratified samples", of: |config| HyperConfig { sampling: Sampling::Stratified, ..config } },
-    Choice { name: "16 sinks", of: |config| HyperConfig { sinks: SINKS, ..config } },
-    Choice {
-        name: "distinct, 16 sinks",
-        of: |config| HyperConfig { sampling: Sampling::Distinct, sinks: SINKS, ..config },
-    },
+pub const CHOICES: [Choice; 8] = [
+    choice("default", |config| config),
+    choice("distinct samples", |config| HyperConfig { sampling: Sampling::Distinct, ..config }),
+    choice("stratified samples", |config| HyperConfig { sampling: Sampling::Stratified, ..config }),
+    choice("16 sinks", |config| HyperConfig { sinks: SINKS, ..config }),
+    choice("aligned windows", |config| HyperConfig { align_windows: true, ..config }),
+    causal_choice("local window", with_window),
+    causal_choice("local, aligned", |config| HyperConfig { align_windows: true, ..with_window(config) }),
+    causal_choice("leaves of twice the size", |config| HyperConfig { min_seq_len: 2 * config.min_seq_len, ..config }),
 ];
+
+const fn choice(name: &'static str, of: fn(HyperConfig) -> HyperConfig) -> Choice {
+    Choice { name, causal: false, of }
+}
+
+const fn causal_choice(name: &'static str, of: fn(HyperConfig) -> HyperConfig) -> Choice {
+    Choice { name, causal: true, of }
+}
+
+/// A leaf reaches over the whole one before it.
+fn with_window(config: HyperConfig) -> HyperConfig {
+    HyperConfig { local_window: config.min_seq_len, ..config }
+}
 
 /// Sinks of the choices that have any.
 const SINKS: usize = 16;
+
+/// Choices for calls that are causal, or for others.
+pub fn count(causal: bool) -> usize {
+    CHOICES.iter().filter(|choice| causal || !choice.causal).count()
+}
 
 /// A choice on one source.
 #[derive(Debug, Clone, Serialize)]
@@ -40,6 +60,8 @@ pub struct Row {
     pub block_size: usize,
     pub sample_size: usize,
     pub choice: &'static str,
+    /// Attended pairs over visible ones, mean over seeds and layers.
+    pub density: f64,
     /// exp(lse - exact lse) - 1, mean over heads and queries.
     pub bias: Figure,
     /// ‖estimate − exact‖ / ‖exact‖ of a head's output, Frobenius norms, mean over heads.
@@ -61,6 +83,8 @@ pub struct Quality {
     pub block_size: usize,
     pub sample_size: usize,
     pub choice: &'static str,
+    /// Attended pairs over causal ones, mean over seeds and layers.
+    pub density: f64,
     pub bits_per_byte: Figure,
     /// Less those of the default for the same seed.
     pub change: Option<Figure>,
@@ -79,14 +103,15 @@ pub fn measure(
     let options = ForwardOptions { mask, ..ForwardOptions::default() };
     let mut rows = Vec::new();
     let mut default_errors: Vec<f64> = Vec::new();
-    for choice in &CHOICES {
-        let (mut biases, mut errors) = (Vec::new(), Vec::new());
+    for choice in CHOICES.iter().filter(|choice| mask.causal || !choice.causal) {
+        let (mut biases, mut errors, mut density) = (Vec::new(), Vec::new(), Mean::default());
         for seed in 0..seeds {
             let (mut bias, mut error) = (Mean::default(), Mean::default());
             for (layer, maps) in source.layers.iter().zip(&maps) {
                 let hyper = Hyper::drawn((choice.of)(HyperConfig { seed, ..config.clone() }));
                 let answer = hyper.attend(stream, &layer.shape, &options, layer.inputs())?;
                 bias.add_ratios(&answer.lse, maps);
+                density.add(answer.visited(&layer.shape, &mask).1);
                 for (map, out) in maps.iter().zip(answer.out.chunks_exact(map_len(maps))) {
                     error.add(relative(out, &map.out));
                 }
@@ -106,6 +131,7 @@ pub fn measure(
             block_size: config.block_size,
             sample_size: config.sample_size,
             choice: choice.name,
+            density: density.mean(),
             bias: Figure::of(&biases),
             error: Figure::of(&errors),
             change,
@@ -129,16 +155,19 @@ pub fn quality(
     let mut rows = Vec::new();
     let mut default_bits: Vec<f64> = Vec::new();
     for choice in &CHOICES {
-        let mut bits = Vec::new();
+        let (mut bits, mut density) = (Vec::new(), Mean::default());
         for seed in 0..seeds {
             let way = Way::Hyper((choice.of)(HyperConfig { seed, ..config.clone() }));
-            bits.push(language::measure(stream, reading, sizes, &way, progress)?.bits_per_byte);
+            let row = language::measure(stream, reading, sizes, &way, progress)?;
+            bits.push(row.bits_per_byte);
+            density.add(row.density);
         }
         let less = || bits.iter().zip(&default_bits).map(|(bits, default)| bits - default).collect::<Vec<f64>>();
         rows.push(Quality {
             block_size: config.block_size,
             sample_size: config.sample_size,
             choice: choice.name,
+            density: density.mean(),
             bits_per_byte: Figure::of(&bits),
             change: (!default_bits.is_empty()).then(|| Figure::of(&less())),
         });

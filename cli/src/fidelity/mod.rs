@@ -261,8 +261,9 @@ fn choices_beyond(args: &Args, reading: &Reading, stream: &Stream, results: &mut
     let length = results.bias_length;
     let mut sources = vec![layers::of_model(&reading.model, &reading.text, length, 1)?];
     sources.extend(layers::made_up(length));
-    let (configs, ways) = (settings::choices(BIAS_SIZE), choices::CHOICES.len());
-    let bar = terminal::progress(sources.len() * configs.len() * ways * 2 * args.seeds as usize);
+    let configs = settings::choices(BIAS_SIZE);
+    let ways = choices::count(true) + choices::count(false);
+    let bar = terminal::progress(sources.len() * configs.len() * ways * args.seeds as usize);
     for source in &sources {
         bar.set_message(format!("choices: {}", source.name));
         for (config, mask) in configs.iter().flat_map(|config| [(config, Mask::FULL), (config, Mask::CAUSAL)]) {
@@ -271,7 +272,8 @@ fn choices_beyond(args: &Args, reading: &Reading, stream: &Stream, results: &mut
     }
     bar.finish_and_clear();
     let (configs, sizes) = (settings::language_choices(), [args.window, args.windows]);
-    let bar = terminal::progress(configs.len() * ways * args.windows * args.quality_seeds as usize);
+    let calls = choices::count(true) * args.windows * args.quality_seeds as usize;
+    let bar = terminal::progress(configs.len() * calls);
     bar.set_message("choices: bits per byte");
     for config in &configs {
         let rows = choices::quality(stream, reading, sizes, config, args.quality_seeds, &bar)?;

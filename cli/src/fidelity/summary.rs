@@ -122,7 +122,7 @@ fn bias_rows(results: &Results) -> Vec<Vec<String>> {
 }
 
 fn choice_rows(results: &Results) -> Vec<Vec<String>> {
-    let mut rows = vec![cells(&["source", "mask", "b", "m", "choice", "bias", "error", "change"])];
+    let mut rows = vec![cells(&["source", "mask", "b", "m", "choice", "density", "bias", "error", "change"])];
     for row in &results.choices {
         let percent = |figure: Figure| format!("{:+.2} ± {:.2} %", 100.0 * figure.mean, 100.0 * figure.standard_error);
         rows.push(vec![
@@ -131,6 +131,7 @@ fn choice_rows(results: &Results) -> Vec<Vec<String>> {
             row.block_size.to_string(),
             row.sample_size.to_string(),
             row.choice.to_owned(),
+            format!("{:.1} %", 100.0 * row.density),
             format!("{:+.4} ± {:.4}", row.bias.mean, row.bias.standard_error),
             format!("{:.4}", row.error.mean),
             row.change.map_or(String::new(), percent),
@@ -140,7 +141,7 @@ fn choice_rows(results: &Results) -> Vec<Vec<String>> {
 }
 
 fn choice_quality_rows(results: &Results) -> Vec<Vec<String>> {
-    let mut rows = vec![cells(&["b", "m", "choice", "bits/byte", "change"])];
+    let mut rows = vec![cells(&["b", "m", "choice", "density", "bits/byte", "change"])];
     for row in &results.choices_quality {
         let bits = |sign: bool, Figure { mean, standard_error }| {
             if sign {
@@ -153,6 +154,7 @@ fn choice_quality_rows(results: &Results) -> Vec<Vec<String>> {
             row.block_size.to_string(),
             row.sample_size.to_string(),
             row.choice.to_owned(),
+            format!("{:.1} %", 100.0 * row.density),
             bits(false, row.bits_per_byte),
             row.change.map_or(String::new(), |change| bits(true, change)),
         ]);
