@@ -956,7 +956,8 @@ unsafe extern "C" {
     pub fn lacuna_s2_cache_destroy(cache: *mut lacuna_s2_cache) -> lacuna_status;
     pub fn lacuna_hyper_config_init(config: *mut lacuna_hyper_config, size: usize) -> lacuna_status;
     /// The memory of HyperAttention for one shape. Options: the causal flag and a scale, nothing else. config may be null.
-    /// _VALUE, _UNSUPPORTED (other options; causal with more keys than queries, unless exact), _NO_KERNEL, _OUT_OF_MEMORY.
+    /// _VALUE, _UNSUPPORTED (other options; causal with more keys than queries, unless exact; local_window and not causal),
+    /// _NO_KERNEL, _OUT_OF_MEMORY.
     pub fn lacuna_hyper_create(
         stream: *mut lacuna_stream,
         shape: *const lacuna_shape,

@@ -27,7 +27,8 @@ typedef struct lacuna_hyper_config {
 lacuna_status lacuna_hyper_config_init(lacuna_hyper_config* config, size_t size);
 
 // The memory of HyperAttention for one shape. Options: the causal flag and a scale, nothing else. config may be null.
-// _VALUE, _UNSUPPORTED (other options; causal with more keys than queries, unless exact), _NO_KERNEL, _OUT_OF_MEMORY.
+// _VALUE, _UNSUPPORTED (other options; causal with more keys than queries, unless exact; local_window and not causal),
+// _NO_KERNEL, _OUT_OF_MEMORY.
 lacuna_status lacuna_hyper_create(lacuna_stream* stream, const lacuna_shape* shape, const lacuna_options* options,
                                   const lacuna_hyper_config* config, lacuna_hyper** hyper);
 

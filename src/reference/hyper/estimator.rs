@@ -166,11 +166,11 @@ impl HyperEstimator {
             };
             let most = keys.len().saturating_sub(config.block_size);
             let order = sorted(of_queries, &queries);
-            let query_blocks = order.chunks(query_block).enumerate();
+            let query_blocks = order.chunks(query_block);
             if config.align_windows {
-                query_blocks.map(|(_, block)| aligned(block).min(most)).collect()
+                query_blocks.map(|block| aligned(block).min(most)).collect()
             } else {
-                query_blocks.map(|(number, _)| number * config.block_size).collect()
+                (0..query_blocks.len()).map(|number| number * config.block_size).collect()
             }
         };
         let is_sink = |row: usize| row < config.sinks;
