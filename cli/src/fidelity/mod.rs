@@ -49,9 +49,9 @@ pub struct Args {
     /// Windows to average bits per byte over
     #[arg(long, default_value_t = 4)]
     windows: usize,
-    /// Seeds that choices beyond the paper are compared over in bits per byte
+    /// Seeds that choices beyond the paper are compared over in bits per byte; four times as many for their errors
     #[arg(long, default_value_t = 4)]
-    quality_seeds: u64,
+    choice_seeds: u64,
     /// Measure only this; several with commas
     #[arg(long, value_name = "PARTS", value_delimiter = ',', default_values_t = Part::ALL)]
     only: Vec<Part>,
@@ -91,6 +91,9 @@ impl std::fmt::Display for Part {
     }
 }
 
+/// Seeds of a choice's error for each of its bits per byte.
+const CHOICE_ERRORS: u64 = 4;
+
 /// Least tokens of a call: two leaves.
 const SHORTEST: usize = 2 * settings::LEAF;
 
@@ -117,7 +120,7 @@ pub struct Results {
     bias_size: usize,
     bias: Vec<bias::Row>,
     choices: Vec<choices::Row>,
-    quality_seeds: u64,
+    choice_seeds: u64,
     choices_quality: Vec<choices::Quality>,
     window: usize,
     windows: usize,
@@ -152,7 +155,7 @@ pub fn run(args: &Args) -> Result<()> {
     if let Some(folder) = args.plots.as_deref().filter(|folder| !folder.is_dir()) {
         return request!("--plots must be a folder, got {}", folder.display());
     }
-    for (option, seeds) in [("seeds", args.seeds), ("quality-seeds", args.quality_seeds)] {
+    for (option, seeds) in [("seeds", args.seeds), ("choice-seeds", args.choice_seeds)] {
         if seeds < 2 {
             return request!("--{option} must be at least 2, got {seeds}");
         }
@@ -199,7 +202,7 @@ fn measure(args: &Args, reading: &Reading, device: &Device) -> Result<Results> {
         bias_size: BIAS_SIZE,
         bias: Vec::new(),
         choices: Vec::new(),
-        quality_seeds: args.quality_seeds,
+        choice_seeds: args.choice_seeds,
         choices_quality: Vec::new(),
         window: args.window,
         windows: args.windows,
@@ -262,21 +265,22 @@ fn choices_beyond(args: &Args, reading: &Reading, stream: &Stream, results: &mut
     let mut sources = vec![layers::of_model(&reading.model, &reading.text, length, 1)?];
     sources.extend(layers::made_up(length));
     let configs = settings::choices(BIAS_SIZE);
+    let seeds = CHOICE_ERRORS * args.choice_seeds;
     let ways = choices::count(true) + choices::count(false);
-    let bar = terminal::progress(sources.len() * configs.len() * ways * args.seeds as usize);
+    let bar = terminal::progress(sources.len() * configs.len() * ways * seeds as usize);
     for source in &sources {
         bar.set_message(format!("choices: {}", source.name));
         for (config, mask) in configs.iter().flat_map(|config| [(config, Mask::FULL), (config, Mask::CAUSAL)]) {
-            results.choices.extend(choices::measure(stream, source, config, mask, args.seeds, &bar)?);
+            results.choices.extend(choices::measure(stream, source, config, mask, seeds, &bar)?);
         }
     }
     bar.finish_and_clear();
     let (configs, sizes) = (settings::language_choices(), [args.window, args.windows]);
-    let calls = choices::count(true) * args.windows * args.quality_seeds as usize;
+    let calls = choices::count(true) * args.windows * args.choice_seeds as usize;
     let bar = terminal::progress(configs.len() * calls);
     bar.set_message("choices: bits per byte");
     for config in &configs {
-        let rows = choices::quality(stream, reading, sizes, config, args.quality_seeds, &bar)?;
+        let rows = choices::quality(stream, reading, sizes, config, args.choice_seeds, &bar)?;
         results.choices_quality.extend(rows);
     }
     bar.finish_and_clear();

@@ -39,7 +39,8 @@ pub fn text(results: &Results) -> String {
         format!(
             "Choices, {} seeds, {} tokens: bias as above; error ‖estimate − exact‖/‖exact‖, Frobenius, mean over heads; change: \
              of the error to the default, same seeds",
-            results.seeds, results.bias_length
+            super::CHOICE_ERRORS * results.choice_seeds,
+            results.bias_length
         ),
         choice_rows(results),
         5,
@@ -47,7 +48,7 @@ pub fn text(results: &Results) -> String {
     section(
         format!(
             "Choices, bits per byte, {} windows of {}, {} seeds; change: to the default, same seeds",
-            results.windows, results.window, results.quality_seeds
+            results.windows, results.window, results.choice_seeds
         ),
         choice_quality_rows(results),
         3,
