@@ -301,6 +301,12 @@ static void plans(void) {
   config.sampling = 0;
   config.sinks = -1;
   REFUSED(lacuna_hyper_create(stream, &shape, &causal, &config, &hyper), VALUE, "sinks");
+  config.sinks = 0;
+  config.local_window = config.min_seq_len + 1;
+  REFUSED(lacuna_hyper_create(stream, &shape, &causal, &config, &hyper), VALUE, "local_window");
+  config.local_window = 0;
+  config.align_windows = 2;
+  REFUSED(lacuna_hyper_create(stream, &shape, &causal, &config, &hyper), VALUE, "align_windows");
   causal.flags |= LACUNA_SOFTCAP;
   causal.softcap = 30.0f;
   REFUSED(lacuna_hyper_create(stream, &shape, &causal, NULL, &hyper), UNSUPPORTED, "HyperAttention");

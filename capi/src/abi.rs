@@ -455,10 +455,16 @@ pub struct lacuna_hyper_config {
     pub sampling: i32,
     /// 0: so many first keys are attended exactly
     pub sinks: i64,
+    /// 0: at least so many of the newest keys are; 0..min_seq_len, causal calls alone
+    pub local_window: i64,
+    /// 0; 1: keys of a query block are those around the buckets of its queries
+    pub align_windows: i32,
+    /// 0
+    pub reserved: i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_hyper_config"][::core::mem::size_of::<lacuna_hyper_config>() - 64usize];
+    ["Size of lacuna_hyper_config"][::core::mem::size_of::<lacuna_hyper_config>() - 80usize];
     ["Alignment of lacuna_hyper_config"][::core::mem::align_of::<lacuna_hyper_config>() - 8usize];
     ["Offset of field: lacuna_hyper_config::struct_size"]
         [::core::mem::offset_of!(lacuna_hyper_config, struct_size) - 0usize];
@@ -477,6 +483,12 @@ const _: () = {
     ["Offset of field: lacuna_hyper_config::sampling"]
         [::core::mem::offset_of!(lacuna_hyper_config, sampling) - 52usize];
     ["Offset of field: lacuna_hyper_config::sinks"][::core::mem::offset_of!(lacuna_hyper_config, sinks) - 56usize];
+    ["Offset of field: lacuna_hyper_config::local_window"]
+        [::core::mem::offset_of!(lacuna_hyper_config, local_window) - 64usize];
+    ["Offset of field: lacuna_hyper_config::align_windows"]
+        [::core::mem::offset_of!(lacuna_hyper_config, align_windows) - 72usize];
+    ["Offset of field: lacuna_hyper_config::reserved"]
+        [::core::mem::offset_of!(lacuna_hyper_config, reserved) - 76usize];
 };
 /// The tensors of a backward call. Types are those of the forward call; any strides.
 #[repr(C)]
@@ -944,7 +956,8 @@ unsafe extern "C" {
     pub fn lacuna_s2_cache_destroy(cache: *mut lacuna_s2_cache) -> lacuna_status;
     pub fn lacuna_hyper_config_init(config: *mut lacuna_hyper_config, size: usize) -> lacuna_status;
     /// The memory of HyperAttention for one shape. Options: the causal flag and a scale, nothing else. config may be null.
-    /// _VALUE, _UNSUPPORTED (other options; causal with more keys than queries, unless exact), _NO_KERNEL, _OUT_OF_MEMORY.
+    /// _VALUE, _UNSUPPORTED (other options; causal with more keys than queries, unless exact; local_window and not causal),
+    /// _NO_KERNEL, _OUT_OF_MEMORY.
     pub fn lacuna_hyper_create(
         stream: *mut lacuna_stream,
         shape: *const lacuna_shape,

@@ -49,6 +49,8 @@ fn settings(given: &abi::lacuna_hyper_config) -> Result<HyperConfig> {
             other => return Err(Failure::value("sampling", "0 (uniform), 1 (distinct) or 2 (stratified)", other)),
         },
         sinks: size("sinks", given.sinks)?,
+        local_window: size("local_window", given.local_window)?,
+        align_windows: flag("align_windows", given.align_windows)?,
         center: flag("center", given.center)?,
         seed: given.seed,
     })

@@ -252,6 +252,7 @@ mod tests {
         );
         assert_eq!((ours.center == 1, ours.seed), (theirs.center, theirs.seed));
         assert_eq!((ours.sampling, ours.sinks), (theirs.sampling as i32, theirs.sinks as i64));
+        assert_eq!((ours.local_window, ours.align_windows == 1), (theirs.local_window as i64, theirs.align_windows));
         let (ours, theirs) = (abi::lacuna_select::defaults(), SelectOptions::new(kernels::seer::Select::Blocks(1)));
         assert_eq!(
             (ours.last_rows_dense, ours.sink_blocks),

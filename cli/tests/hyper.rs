@@ -177,6 +177,14 @@ fn samplings() {
         assert_eq!(default, uniform);
         assert!(uniform != distinct && uniform != stratified && distinct != stratified);
     }
+    // The newest keys of a causal call, attended exactly.
+    let local = |window: usize| run(&format!(r#""local_window": {window},"#), 24, true).tensors["out"].clone();
+    assert!(local(0) != local(5) && local(5) != local(7));
+    for causal in [true, false] {
+        let [aligned, default] =
+            [r#""align_windows": true,"#, ""].map(|keys| run(keys, 24, causal).tensors["out"].clone());
+        assert_ne!(aligned, default);
+    }
     // Sinks for every key: nothing is left to draw.
     let sinks = |sinks: usize| run(&format!(r#""sinks": {sinks},"#), 24, false).f32("lse", &[1, 4, 170]);
     let all_sinks = sinks(170);
@@ -240,6 +248,7 @@ fn what_does_not_fit_is_refused() {
     with(i64_tensor("samples", &[1, 1, 2], &[3, 4]));
     refused("{}", "tensor `samples` fits no causal call");
     refused(r#"{"causal": false, "sinks": 4}"#, "tensor `samples` is given, so `sinks` must be absent or 0, got 4");
+    refused(r#"{"causal": false, "local_window": 4}"#, "HyperAttention with a local_window of 4 that is not causal");
     let both = r#"{"causal": false, "sampling": "distinct"}"#;
     refused(both, "tensor `samples` is given, so `sampling` must be absent or \"uniform\", got \"distinct\"");
     refused(r#"{"causal": false, "sample_size": 3}"#, "tensor `samples` has 2, but sample_size is 3");

@@ -10,29 +10,35 @@ extern "C" {
 
 // A pair of query rows and key rows in sorted order. Key block j holds places [j * block_size, (j + 1) * block_size) of
 // the sorted keys; with B such blocks, query block j holds places [j * s, (j + 1) * s) of the sorted queries,
-// s = ceil(queries / B). A query attends the keys of its own number's block, and each sample that lies in another
-// block, with the log-weight ln(keys / (samples - exact)). The first `exact` samples stand for themselves alone: their
-// log-weight is 0, and they are keys of rows [0, exact), each listed once at most and not among the other samples.
+// s = ceil(queries / B). A query attends the keys of its own number's block, or those of its block's window if the plan
+// has windows, and each sample that lies elsewhere, with the log-weight ln(keys / (samples - exact)). The first `exact`
+// samples stand for themselves alone: their log-weight is 0, and they are keys of rows [0, exact), each listed once at
+// most and not among the other samples.
 //
 // causal == 0: one pair, of all queries and all keys; levels is 1.
 // causal == 1 (needs q_len == kv_len): the tokens [0, q_len) are node 1 of a binary tree. A node of n tokens with
 // n / 2 >= min_seq_len (integer division) has two halves, nodes 2 i and 2 i + 1, of ceil(n / 2) and floor(n / 2)
 // tokens, and is the pair of its second half's queries and its first half's keys. A node without halves is a leaf: its
-// queries attend its keys causally. Level l holds nodes [2^l, 2^(l + 1)); there are `levels` levels with pairs, at
-// least 1, as many as hyper_sizes says.
+// queries attend its keys causally, and the `local` keys before it; the pairs leave those (query, key) out. Level l
+// holds nodes [2^l, 2^(l + 1)); there are `levels` levels with pairs, at least 1, as many as hyper_sizes says.
 typedef struct lacuna_gather_plan {
   int32_t causal;
   int32_t levels;
-  int32_t block_size;   // keys of a block, >= 1
-  int32_t samples;      // of a pair and KV head, >= 0
-  int32_t min_seq_len;  // causal: >= 1
-  int32_t exact;        // a multiple of 64 in 0..=samples
-  int32_t* q_order;     // [levels, batch, q_heads, q_len] query rows; a pair's at the places of its tokens
-  int32_t* k_order;     // [levels, batch, kv_heads, kv_len] key rows; a pair's at the places of its tokens
+  int32_t block_size;       // keys of a block, >= 1
+  int32_t samples;          // of a pair and KV head, >= 0
+  int32_t min_seq_len;      // causal: >= 1
+  int32_t exact;            // a multiple of 64 in 0..=samples
+  int32_t local;            // 0..=min_seq_len; 0 unless causal
+  int32_t windows_of_head;  // hyper_sizes; 0 without windows
+  int32_t* q_order;         // [levels, batch, q_heads, q_len] query rows; a pair's at the places of its tokens
+  int32_t* k_order;         // [levels, batch, kv_heads, kv_len] key rows; a pair's at the places of its tokens
   int32_t*
       sample_places;     // [nodes, batch, kv_heads, samples] places in the pair's sorted keys, counted from its first;
                          // nodes = 2^levels - 1, of pair i at index i - 1. Places outside are attended by nobody
   int32_t* sample_rows;  // as sample_places: the key rows there
+  int32_t* windows;  // null, or [levels, batch, q_heads, windows_of_head]: the place in the pair's sorted keys where
+                     // the block_size keys of a query block begin, ascending. A level's pair of node 2^level + i
+                     // begins at i * ceil(keys of the longest pair / block_size). Fewer keys where they end
 } lacuna_gather_plan;
 
 typedef enum lacuna_bucket_order {
@@ -51,7 +57,9 @@ typedef enum lacuna_sampling {
 } lacuna_sampling;
 
 // Fills a gather plan: bit j of a row's code is x . P_j > 0, rows are sorted by bucket, stably. The keys [0, sinks) are
-// exact samples of the pairs that have them; samples drawn there are left out, so that none counts twice.
+// exact samples of the pairs that have them; samples drawn there are left out, so that none counts twice. Windows are
+// centred on the keys in the buckets of a block's queries: with the sorted keys [low, high) being those from the bucket
+// of its first query to that of its last, they begin at (low + high - block_size) / 2, moved to where they fit.
 typedef struct lacuna_hyper_plan_params {
   lacuna_shape shape;  // kv_lens, cu_seqlens and block_table absent
   lacuna_gather_plan plan;
@@ -75,8 +83,8 @@ typedef struct lacuna_hyper_plan_params {
 
 typedef struct lacuna_hyper_sizes {
   int32_t levels;
-  int32_t reserved;
-  int64_t nodes;  // of sample_places and sample_rows
+  int32_t windows_of_head;  // of plans with windows
+  int64_t nodes;            // of sample_places and sample_rows
   uint64_t scratch_bytes;
 } lacuna_hyper_sizes;
 

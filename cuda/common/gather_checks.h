@@ -1,7 +1,7 @@
 // Host-side checks of gather plans.
 #pragma once
 
-#include "common/gather_tree.h"
+#include "common/gather_windows.h"
 #include "common/validate.h"
 
 namespace LACUNA_NS {
@@ -32,6 +32,12 @@ inline int32_t check_gather_plan(const lacuna_gather_plan& p, const lacuna_shape
   LACUNA_REQUIRE(p.samples >= 0 && p.samples <= kMax, "samples must be in 0..=2^30, got %d", p.samples);
   LACUNA_REQUIRE(p.exact >= 0 && p.exact <= p.samples && p.exact % kExactSamples == 0,
                  "exact must be a multiple of %d in 0..=samples (%d), got %d", kExactSamples, p.samples, p.exact);
+  const int most_local = p.causal != 0 ? p.min_seq_len : 0;
+  LACUNA_REQUIRE(p.local >= 0 && p.local <= most_local,
+                 "local must be in 0..=%d (min_seq_len when causal, otherwise 0), got %d", most_local, p.local);
+  const int64_t windows = p.windows != nullptr ? windows_of_head(s, p, levels) : 0;
+  LACUNA_REQUIRE(p.windows_of_head == windows, "windows_of_head must be %lld for this call, got %d",
+                 static_cast<long long>(windows), p.windows_of_head);
   LACUNA_REQUIRE(p.q_order != nullptr && p.k_order != nullptr, "q_order or k_order is null");
   LACUNA_REQUIRE(p.samples == 0 || (p.sample_places != nullptr && p.sample_rows != nullptr),
                  "sample_places or sample_rows is null");

@@ -21,7 +21,7 @@ __device__ __forceinline__ ScoreRule gather_rule(float scale) {
 // state would cost every thread's registers.
 template <int kTileKeys>
 struct SortedKeys {
-  const int32_t* block;  // key rows of the block
+  const int32_t* block;  // key rows of the block, or of the window
   int block_keys;
   int block_tiles;
   int plain_tiles;  // with the log-weight 0: of the block, then of exact samples
@@ -31,6 +31,7 @@ struct SortedKeys {
   int drawn;  // 0, as `exact`, where the block is the only one
   int low;    // places of the block: samples there are in it already
   Segment keys;
+  LocalRows local;
   float weight;  // of a sample
 
   __device__ __forceinline__ void start(const lacuna_gather_forward_params& p, const PairTile& work,
@@ -39,7 +40,9 @@ struct SortedKeys {
     const int64_t heads = static_cast<int64_t>(p.shape.batch) * p.shape.kv_heads;
     const int64_t head = static_cast<int64_t>(work.head.batch) * p.shape.kv_heads + work.head.kv_head;
     keys = work.pair.keys;
-    low = work.block * plan.block_size;
+    local = local_rows(plan, work.pair);
+    low =
+        key_windows(p.shape, plan, work.head.batch, work.head.head, work.level, work.node, work.pair).start(work.block);
     block = plan.k_order + (work.level * heads + head) * p.shape.kv_len + keys.start + low;
     block_keys = keys.len - low < plan.block_size ? keys.len - low : plan.block_size;
     block_tiles = divide_up(block_keys, kTileKeys);
@@ -63,6 +66,9 @@ struct SortedKeys {
 
   __device__ __forceinline__ float weight_of(int tile) const { return tile < plain_tiles ? 0.0f : weight; }
 
+  // Whether queries before local.queries_end leave a key out.
+  __device__ __forceinline__ bool is_local(int row) const { return row >= local.keys_from; }
+
   __device__ __forceinline__ int row(int tile) const {
     const int i = thread_index();
     if (i >= count(tile)) return -1;
@@ -79,7 +85,7 @@ struct SortedKeys {
   }
 };
 
-// The keys of a leaf, from its first to the last row of a tile.
+// The keys of a leaf, from its first one to the last row of a tile.
 template <int kTileKeys>
 struct LeafKeys {
   int first;
@@ -91,6 +97,8 @@ struct LeafKeys {
   }
 
   __device__ __forceinline__ float weight_of(int) const { return 0.0f; }
+
+  __device__ __forceinline__ bool is_local(int) const { return false; }
 
   __device__ __forceinline__ int row(int tile) const {
     const int i = thread_index();

@@ -1,7 +1,7 @@
 // Which rows a tile of the gather kernels serves.
 #pragma once
 
-#include "common/gather_tree.h"
+#include "common/gather_windows.h"
 
 namespace LACUNA_NS {
 
@@ -85,6 +85,7 @@ struct PairTile {
   GatherHead head;
   GatherPair pair;
   int level;
+  int node;        // of the level
   int64_t number;  // of the pair, in sample_places
   int block;       // of keys
   int first;       // place of tile row 0 in the pair's sorted queries
@@ -101,6 +102,7 @@ __device__ __forceinline__ PairTile pair_tile(const lacuna_shape& shape, const l
   const int node = static_cast<int>(tile / per_pair);
   const int of_pair = static_cast<int>(tile % per_pair);
   work.pair = gather_pair(shape, plan, level, node);
+  work.node = node;
   work.number = pair_number(level, node);
   work.block = work.first = work.rows = 0;
   if (work.pair.queries.len == 0) return work;

@@ -71,7 +71,9 @@ int32_t hyper_sizes(const lacuna_hyper_plan_params* params, lacuna_hyper_sizes* 
   LACUNA_CHECK(check_sizes(*params));
   Scratch scratch;
   sizes->levels = gather_levels(params->plan, params->shape.q_len);
-  sizes->reserved = 0;
+  const bool has_blocks = params->plan.block_size >= 1;
+  sizes->windows_of_head =
+      has_blocks ? static_cast<int32_t>(windows_of_head(params->shape, params->plan, sizes->levels)) : 0;
   sizes->nodes = (int64_t{1} << sizes->levels) - 1;
   sizes->scratch_bytes = lay_out(*params, sizes->levels, scratch);
   return LACUNA_OK;
@@ -101,6 +103,7 @@ int32_t hyper_plan(const lacuna_hyper_plan_params* params, void* stream) {
   if (p.center != 0) LACUNA_CHECK(launch_means(p, scratch, stream));
   LACUNA_CHECK(launch_hash(p, scratch, stream));
   LACUNA_CHECK(launch_sort(p, scratch, stream));
+  if (p.plan.windows != nullptr) LACUNA_CHECK(launch_windows(p, stream));
   return p.plan.samples > 0 ? launch_samples(p, stream) : static_cast<int32_t>(LACUNA_OK);
 }
 

@@ -24,6 +24,8 @@ class Hyper:
         block_size: keys of a block of the sorted order.
         sample_size: keys drawn for each KV head; 0: none.
         sinks: so many first keys are attended exactly; not with given samples.
+        local_window: at least so many of the newest keys are attended exactly; at most min_seq_len, in causal calls.
+        align_windows: the keys of a query block are those around the buckets of its queries.
         sampling: "uniform" with replacement, "distinct" without, or "stratified": one in each of equal parts.
         min_seq_len: shorter calls, and pieces of causal calls, are exact.
         bucket_order: "gray", or "compat" for the order of the published code.
@@ -47,6 +49,8 @@ class Hyper:
         samples: Any = None,
         sampling: str = "uniform",
         sinks: int = 0,
+        local_window: int = 0,
+        align_windows: bool = False,
     ) -> None:
         if bucket_order not in ("gray", "compat"):
             raise InvalidArgument(f"bucket_order must be 'gray' or 'compat', got {bucket_order!r}")
@@ -60,10 +64,15 @@ class Hyper:
             "sample_size": sample_size,
             "min_seq_len": min_seq_len,
             "sinks": sinks,
+            "local_window": local_window,
         }
         values = {name: integer(name, value) for name, value in sizes.items()}
-        compat = int(bucket_order == "compat")
-        values |= {"center": int(bool(center)), "compat_buckets": compat, "sampling": _SAMPLINGS.index(sampling)}
+        values |= {
+            "center": int(bool(center)),
+            "compat_buckets": int(bucket_order == "compat"),
+            "sampling": _SAMPLINGS.index(sampling),
+            "align_windows": int(bool(align_windows)),
+        }
         self._config = struct("hyper_config", seed=seed, **values)
         self._given = {"projections": projections, "samples": samples}
         self._lock = threading.Lock()

@@ -106,6 +106,14 @@ def test_hyper(inputs):
         check(given.number(out), *given.values, True, "bf16")
     out = lacuna.attention(q, k, v, plan=lacuna.Hyper(block_size=32, min_seq_len=64, sinks=200), dtype="bf16")
     check(given.number(out), *given.values, True, "bf16")
+    aligned = lacuna.Hyper(block_size=32, sample_size=64, min_seq_len=64, seed=5, align_windows=True)
+    assert (lacuna.attention(q, k, v, plan=aligned, dtype="bf16") != first).any()
+    # Exact pieces of 50 that reach 50 keys back, of 4: the first 100 queries attend all there is.
+    local = lacuna.Hyper(block_size=16, sample_size=8, min_seq_len=50, local_window=50)
+    out = given.number(lacuna.attention(q, k, v, plan=local, causal=True, dtype="bf16"))[:, :, :100]
+    check(out, *(x[:, :, :100] for x in given.values), visible(100, 100, True), "bf16")
+    with pytest.raises(lacuna.Unsupported, match="local_window"):
+        lacuna.attention(q, k, v, plan=local, dtype="bf16")
     with pytest.raises(lacuna.InvalidArgument, match="sampling must be 'uniform'"):
         lacuna.Hyper(sampling="strata")
     causal = lacuna.attention(q, k, v, plan=plan, causal=True, dtype="bf16")

@@ -1359,16 +1359,17 @@ impl Default for lacuna_block_max_params {
 }
 /// A pair of query rows and key rows in sorted order. Key block j holds places [j * block_size, (j + 1) * block_size) of
 /// the sorted keys; with B such blocks, query block j holds places [j * s, (j + 1) * s) of the sorted queries,
-/// s = ceil(queries / B). A query attends the keys of its own number's block, and each sample that lies in another
-/// block, with the log-weight ln(keys / (samples - exact)). The first `exact` samples stand for themselves alone: their
-/// log-weight is 0, and they are keys of rows [0, exact), each listed once at most and not among the other samples.
+/// s = ceil(queries / B). A query attends the keys of its own number's block, or those of its block's window if the plan
+/// has windows, and each sample that lies elsewhere, with the log-weight ln(keys / (samples - exact)). The first `exact`
+/// samples stand for themselves alone: their log-weight is 0, and they are keys of rows [0, exact), each listed once at
+/// most and not among the other samples.
 ///
 /// causal == 0: one pair, of all queries and all keys; levels is 1.
 /// causal == 1 (needs q_len == kv_len): the tokens [0, q_len) are node 1 of a binary tree. A node of n tokens with
 /// n / 2 >= min_seq_len (integer division) has two halves, nodes 2 i and 2 i + 1, of ceil(n / 2) and floor(n / 2)
 /// tokens, and is the pair of its second half's queries and its first half's keys. A node without halves is a leaf: its
-/// queries attend its keys causally. Level l holds nodes [2^l, 2^(l + 1)); there are `levels` levels with pairs, at
-/// least 1, as many as hyper_sizes says.
+/// queries attend its keys causally, and the `local` keys before it; the pairs leave those (query, key) out. Level l
+/// holds nodes [2^l, 2^(l + 1)); there are `levels` levels with pairs, at least 1, as many as hyper_sizes says.
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct lacuna_gather_plan {
@@ -1382,6 +1383,10 @@ pub struct lacuna_gather_plan {
     pub min_seq_len: i32,
     /// a multiple of 64 in 0..=samples
     pub exact: i32,
+    /// 0..=min_seq_len; 0 unless causal
+    pub local: i32,
+    /// hyper_sizes; 0 without windows
+    pub windows_of_head: i32,
     /// [levels, batch, q_heads, q_len] query rows; a pair's at the places of its tokens
     pub q_order: *mut i32,
     /// [levels, batch, kv_heads, kv_len] key rows; a pair's at the places of its tokens
@@ -1391,10 +1396,14 @@ pub struct lacuna_gather_plan {
     pub sample_places: *mut i32,
     /// as sample_places: the key rows there
     pub sample_rows: *mut i32,
+    /// null, or [levels, batch, q_heads, windows_of_head]: the place in the pair's sorted keys where
+    /// the block_size keys of a query block begin, ascending. A level's pair of node 2^level + i
+    /// begins at i * ceil(keys of the longest pair / block_size). Fewer keys where they end
+    pub windows: *mut i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_gather_plan"][::core::mem::size_of::<lacuna_gather_plan>() - 56usize];
+    ["Size of lacuna_gather_plan"][::core::mem::size_of::<lacuna_gather_plan>() - 72usize];
     ["Alignment of lacuna_gather_plan"][::core::mem::align_of::<lacuna_gather_plan>() - 8usize];
     ["Offset of field: lacuna_gather_plan::causal"][::core::mem::offset_of!(lacuna_gather_plan, causal) - 0usize];
     ["Offset of field: lacuna_gather_plan::levels"][::core::mem::offset_of!(lacuna_gather_plan, levels) - 4usize];
@@ -1404,12 +1413,16 @@ const _: () = {
     ["Offset of field: lacuna_gather_plan::min_seq_len"]
         [::core::mem::offset_of!(lacuna_gather_plan, min_seq_len) - 16usize];
     ["Offset of field: lacuna_gather_plan::exact"][::core::mem::offset_of!(lacuna_gather_plan, exact) - 20usize];
-    ["Offset of field: lacuna_gather_plan::q_order"][::core::mem::offset_of!(lacuna_gather_plan, q_order) - 24usize];
-    ["Offset of field: lacuna_gather_plan::k_order"][::core::mem::offset_of!(lacuna_gather_plan, k_order) - 32usize];
+    ["Offset of field: lacuna_gather_plan::local"][::core::mem::offset_of!(lacuna_gather_plan, local) - 24usize];
+    ["Offset of field: lacuna_gather_plan::windows_of_head"]
+        [::core::mem::offset_of!(lacuna_gather_plan, windows_of_head) - 28usize];
+    ["Offset of field: lacuna_gather_plan::q_order"][::core::mem::offset_of!(lacuna_gather_plan, q_order) - 32usize];
+    ["Offset of field: lacuna_gather_plan::k_order"][::core::mem::offset_of!(lacuna_gather_plan, k_order) - 40usize];
     ["Offset of field: lacuna_gather_plan::sample_places"]
-        [::core::mem::offset_of!(lacuna_gather_plan, sample_places) - 40usize];
+        [::core::mem::offset_of!(lacuna_gather_plan, sample_places) - 48usize];
     ["Offset of field: lacuna_gather_plan::sample_rows"]
-        [::core::mem::offset_of!(lacuna_gather_plan, sample_rows) - 48usize];
+        [::core::mem::offset_of!(lacuna_gather_plan, sample_rows) - 56usize];
+    ["Offset of field: lacuna_gather_plan::windows"][::core::mem::offset_of!(lacuna_gather_plan, windows) - 64usize];
 };
 impl Default for lacuna_gather_plan {
     fn default() -> Self {
@@ -1437,7 +1450,9 @@ pub const LACUNA_SAMPLING_STRATIFIED: lacuna_sampling = 2;
 /// samples / keys of them, for any number of samples, so that all have one weight.
 pub type lacuna_sampling = i32;
 /// Fills a gather plan: bit j of a row's code is x . P_j > 0, rows are sorted by bucket, stably. The keys [0, sinks) are
-/// exact samples of the pairs that have them; samples drawn there are left out, so that none counts twice.
+/// exact samples of the pairs that have them; samples drawn there are left out, so that none counts twice. Windows are
+/// centred on the keys in the buckets of a block's queries: with the sorted keys [low, high) being those from the bucket
+/// of its first query to that of its last, they begin at (low + high - block_size) / 2, moved to where they fit.
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct lacuna_hyper_plan_params {
@@ -1475,42 +1490,42 @@ pub struct lacuna_hyper_plan_params {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_hyper_plan_params"][::core::mem::size_of::<lacuna_hyper_plan_params>() - 288usize];
+    ["Size of lacuna_hyper_plan_params"][::core::mem::size_of::<lacuna_hyper_plan_params>() - 304usize];
     ["Alignment of lacuna_hyper_plan_params"][::core::mem::align_of::<lacuna_hyper_plan_params>() - 8usize];
     ["Offset of field: lacuna_hyper_plan_params::shape"]
         [::core::mem::offset_of!(lacuna_hyper_plan_params, shape) - 0usize];
     ["Offset of field: lacuna_hyper_plan_params::plan"]
         [::core::mem::offset_of!(lacuna_hyper_plan_params, plan) - 96usize];
     ["Offset of field: lacuna_hyper_plan_params::projections"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, projections) - 152usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, projections) - 168usize];
     ["Offset of field: lacuna_hyper_plan_params::bucket_order"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, bucket_order) - 156usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, bucket_order) - 172usize];
     ["Offset of field: lacuna_hyper_plan_params::center"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, center) - 160usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, center) - 176usize];
     ["Offset of field: lacuna_hyper_plan_params::draw"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, draw) - 164usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, draw) - 180usize];
     ["Offset of field: lacuna_hyper_plan_params::sampling"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, sampling) - 168usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, sampling) - 184usize];
     ["Offset of field: lacuna_hyper_plan_params::sinks"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, sinks) - 172usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, sinks) - 188usize];
     ["Offset of field: lacuna_hyper_plan_params::seed"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, seed) - 176usize];
-    ["Offset of field: lacuna_hyper_plan_params::q"][::core::mem::offset_of!(lacuna_hyper_plan_params, q) - 184usize];
-    ["Offset of field: lacuna_hyper_plan_params::k"][::core::mem::offset_of!(lacuna_hyper_plan_params, k) - 192usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, seed) - 192usize];
+    ["Offset of field: lacuna_hyper_plan_params::q"][::core::mem::offset_of!(lacuna_hyper_plan_params, q) - 200usize];
+    ["Offset of field: lacuna_hyper_plan_params::k"][::core::mem::offset_of!(lacuna_hyper_plan_params, k) - 208usize];
     ["Offset of field: lacuna_hyper_plan_params::q_stride"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, q_stride) - 200usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, q_stride) - 216usize];
     ["Offset of field: lacuna_hyper_plan_params::k_stride"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, k_stride) - 224usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, k_stride) - 240usize];
     ["Offset of field: lacuna_hyper_plan_params::directions"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, directions) - 248usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, directions) - 264usize];
     ["Offset of field: lacuna_hyper_plan_params::q_ranks"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, q_ranks) - 256usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, q_ranks) - 272usize];
     ["Offset of field: lacuna_hyper_plan_params::k_ranks"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, k_ranks) - 264usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, k_ranks) - 280usize];
     ["Offset of field: lacuna_hyper_plan_params::scratch"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, scratch) - 272usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, scratch) - 288usize];
     ["Offset of field: lacuna_hyper_plan_params::scratch_bytes"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, scratch_bytes) - 280usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, scratch_bytes) - 296usize];
 };
 impl Default for lacuna_hyper_plan_params {
     fn default() -> Self {
@@ -1525,7 +1540,8 @@ impl Default for lacuna_hyper_plan_params {
 #[derive(Debug, Default, Copy, Clone)]
 pub struct lacuna_hyper_sizes {
     pub levels: i32,
-    pub reserved: i32,
+    /// of plans with windows
+    pub windows_of_head: i32,
     /// of sample_places and sample_rows
     pub nodes: i64,
     pub scratch_bytes: u64,
@@ -1535,7 +1551,8 @@ const _: () = {
     ["Size of lacuna_hyper_sizes"][::core::mem::size_of::<lacuna_hyper_sizes>() - 24usize];
     ["Alignment of lacuna_hyper_sizes"][::core::mem::align_of::<lacuna_hyper_sizes>() - 8usize];
     ["Offset of field: lacuna_hyper_sizes::levels"][::core::mem::offset_of!(lacuna_hyper_sizes, levels) - 0usize];
-    ["Offset of field: lacuna_hyper_sizes::reserved"][::core::mem::offset_of!(lacuna_hyper_sizes, reserved) - 4usize];
+    ["Offset of field: lacuna_hyper_sizes::windows_of_head"]
+        [::core::mem::offset_of!(lacuna_hyper_sizes, windows_of_head) - 4usize];
     ["Offset of field: lacuna_hyper_sizes::nodes"][::core::mem::offset_of!(lacuna_hyper_sizes, nodes) - 8usize];
     ["Offset of field: lacuna_hyper_sizes::scratch_bytes"]
         [::core::mem::offset_of!(lacuna_hyper_sizes, scratch_bytes) - 16usize];
@@ -1572,40 +1589,40 @@ pub struct lacuna_gather_forward_params {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_gather_forward_params"][::core::mem::size_of::<lacuna_gather_forward_params>() - 336usize];
+    ["Size of lacuna_gather_forward_params"][::core::mem::size_of::<lacuna_gather_forward_params>() - 352usize];
     ["Alignment of lacuna_gather_forward_params"][::core::mem::align_of::<lacuna_gather_forward_params>() - 8usize];
     ["Offset of field: lacuna_gather_forward_params::shape"]
         [::core::mem::offset_of!(lacuna_gather_forward_params, shape) - 0usize];
     ["Offset of field: lacuna_gather_forward_params::plan"]
         [::core::mem::offset_of!(lacuna_gather_forward_params, plan) - 96usize];
     ["Offset of field: lacuna_gather_forward_params::q"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, q) - 152usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, q) - 168usize];
     ["Offset of field: lacuna_gather_forward_params::k"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, k) - 160usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, k) - 176usize];
     ["Offset of field: lacuna_gather_forward_params::v"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, v) - 168usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, v) - 184usize];
     ["Offset of field: lacuna_gather_forward_params::out"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, out) - 176usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, out) - 192usize];
     ["Offset of field: lacuna_gather_forward_params::lse"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, lse) - 184usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, lse) - 200usize];
     ["Offset of field: lacuna_gather_forward_params::q_stride"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, q_stride) - 192usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, q_stride) - 208usize];
     ["Offset of field: lacuna_gather_forward_params::k_stride"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, k_stride) - 216usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, k_stride) - 232usize];
     ["Offset of field: lacuna_gather_forward_params::v_stride"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, v_stride) - 240usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, v_stride) - 256usize];
     ["Offset of field: lacuna_gather_forward_params::out_stride"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, out_stride) - 264usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, out_stride) - 280usize];
     ["Offset of field: lacuna_gather_forward_params::lse_stride"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, lse_stride) - 288usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, lse_stride) - 304usize];
     ["Offset of field: lacuna_gather_forward_params::scale"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, scale) - 312usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, scale) - 328usize];
     ["Offset of field: lacuna_gather_forward_params::family"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, family) - 316usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, family) - 332usize];
     ["Offset of field: lacuna_gather_forward_params::partial_out"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, partial_out) - 320usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, partial_out) - 336usize];
     ["Offset of field: lacuna_gather_forward_params::partial_lse"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, partial_lse) - 328usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, partial_lse) - 344usize];
 };
 impl Default for lacuna_gather_forward_params {
     fn default() -> Self {
@@ -1646,34 +1663,34 @@ pub struct lacuna_gather_backward_params {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_gather_backward_params"][::core::mem::size_of::<lacuna_gather_backward_params>() - 512usize];
+    ["Size of lacuna_gather_backward_params"][::core::mem::size_of::<lacuna_gather_backward_params>() - 528usize];
     ["Alignment of lacuna_gather_backward_params"][::core::mem::align_of::<lacuna_gather_backward_params>() - 8usize];
     ["Offset of field: lacuna_gather_backward_params::forward"]
         [::core::mem::offset_of!(lacuna_gather_backward_params, forward) - 0usize];
     ["Offset of field: lacuna_gather_backward_params::dout"]
-        [::core::mem::offset_of!(lacuna_gather_backward_params, dout) - 336usize];
+        [::core::mem::offset_of!(lacuna_gather_backward_params, dout) - 352usize];
     ["Offset of field: lacuna_gather_backward_params::dlse"]
-        [::core::mem::offset_of!(lacuna_gather_backward_params, dlse) - 344usize];
+        [::core::mem::offset_of!(lacuna_gather_backward_params, dlse) - 360usize];
     ["Offset of field: lacuna_gather_backward_params::dq"]
-        [::core::mem::offset_of!(lacuna_gather_backward_params, dq) - 352usize];
+        [::core::mem::offset_of!(lacuna_gather_backward_params, dq) - 368usize];
     ["Offset of field: lacuna_gather_backward_params::dk"]
-        [::core::mem::offset_of!(lacuna_gather_backward_params, dk) - 360usize];
+        [::core::mem::offset_of!(lacuna_gather_backward_params, dk) - 376usize];
     ["Offset of field: lacuna_gather_backward_params::dv"]
-        [::core::mem::offset_of!(lacuna_gather_backward_params, dv) - 368usize];
+        [::core::mem::offset_of!(lacuna_gather_backward_params, dv) - 384usize];
     ["Offset of field: lacuna_gather_backward_params::dout_stride"]
-        [::core::mem::offset_of!(lacuna_gather_backward_params, dout_stride) - 376usize];
+        [::core::mem::offset_of!(lacuna_gather_backward_params, dout_stride) - 392usize];
     ["Offset of field: lacuna_gather_backward_params::dlse_stride"]
-        [::core::mem::offset_of!(lacuna_gather_backward_params, dlse_stride) - 400usize];
+        [::core::mem::offset_of!(lacuna_gather_backward_params, dlse_stride) - 416usize];
     ["Offset of field: lacuna_gather_backward_params::dq_stride"]
-        [::core::mem::offset_of!(lacuna_gather_backward_params, dq_stride) - 424usize];
+        [::core::mem::offset_of!(lacuna_gather_backward_params, dq_stride) - 440usize];
     ["Offset of field: lacuna_gather_backward_params::dk_stride"]
-        [::core::mem::offset_of!(lacuna_gather_backward_params, dk_stride) - 448usize];
+        [::core::mem::offset_of!(lacuna_gather_backward_params, dk_stride) - 464usize];
     ["Offset of field: lacuna_gather_backward_params::dv_stride"]
-        [::core::mem::offset_of!(lacuna_gather_backward_params, dv_stride) - 472usize];
+        [::core::mem::offset_of!(lacuna_gather_backward_params, dv_stride) - 488usize];
     ["Offset of field: lacuna_gather_backward_params::workspace"]
-        [::core::mem::offset_of!(lacuna_gather_backward_params, workspace) - 496usize];
+        [::core::mem::offset_of!(lacuna_gather_backward_params, workspace) - 512usize];
     ["Offset of field: lacuna_gather_backward_params::workspace_bytes"]
-        [::core::mem::offset_of!(lacuna_gather_backward_params, workspace_bytes) - 504usize];
+        [::core::mem::offset_of!(lacuna_gather_backward_params, workspace_bytes) - 520usize];
 };
 impl Default for lacuna_gather_backward_params {
     fn default() -> Self {

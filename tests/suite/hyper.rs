@@ -289,6 +289,40 @@ fn samplings() {
     }
 }
 
+/// Leaves that reach back by less and more than a tile, and over the whole leaf before; with sinks among those keys.
+#[test]
+fn local_window() {
+    for (least, window) in [(15, 1), (15, 15), (33, 20), (64, 64)] {
+        for (samples, sinks) in [(0, 0), (40, 0), (140, 30)] {
+            let config = HyperConfig { local_window: window, sinks, ..small(least, 16, samples) };
+            HyperCase::new(shape(1, (4, 2), (133, 133), 64), Mask::CAUSAL, config.clone()).check_all::<bf16>();
+            HyperCase::new(shape(2, (1, 1), (270, 270), 32), Mask::CAUSAL, config).check_all::<f16>();
+        }
+    }
+    let blocks = HyperConfig { local_window: 100, ..small(130, 128, 70) };
+    HyperCase::new(shape(1, (2, 1), (610, 610), 128), Mask::CAUSAL, blocks).check_all::<bf16>();
+}
+
+/// Keys that several windows have, and keys that none has; fewer keys than a window; far more queries than keys.
+#[test]
+fn aligned_windows() {
+    for block in [1, 16, 50, 200] {
+        for (samples, sinks) in [(0, 0), (40, 3), (140, 70)] {
+            let of = |least| HyperConfig { align_windows: true, sinks, ..small(least, block, samples) };
+            HyperCase::new(shape(2, (4, 2), (90, 130), 64), Mask::FULL, of(1)).check_all::<bf16>();
+            HyperCase::new(shape(1, (2, 2), (210, 30), 32), Mask::FULL, of(1)).check_all::<f16>();
+            let local = HyperConfig { local_window: 9, ..of(15) };
+            HyperCase::new(shape(1, (2, 1), (133, 133), 64), Mask::CAUSAL, local).check_all::<bf16>();
+        }
+    }
+    // All in one bucket: every window is the same.
+    let one = HyperConfig { align_windows: true, num_projections: 1, center: false, ..small(1, 16, 40) };
+    HyperCase { same_keys: true, ..HyperCase::new(shape(1, (1, 1), (90, 90), 96), Mask::FULL, one) }
+        .check_all::<bf16>();
+    let blocks = HyperConfig { align_windows: true, ..small(130, 128, 70) };
+    HyperCase::new(shape(1, (2, 1), (610, 610), 128), Mask::CAUSAL, blocks).check_all::<bf16>();
+}
+
 /// Sinks in the first half of a call and across halves, fewer and more than a tile, and more than keys.
 #[test]
 fn sinks() {
@@ -494,7 +528,7 @@ proptest! {
         storage in prop::array::uniform4(prop::sample::select(Storage::ALL.to_vec())),
         sizes in (1usize..80, 0usize..80, 1usize..60), num_projections in 1usize..=16, center: bool, gray: bool,
         sampling in prop::sample::select(vec![Sampling::Uniform, Sampling::Distinct, Sampling::Stratified]),
-        sinks in prop::sample::select(vec![0usize, 0, 1, 30, 90]),
+        sinks in prop::sample::select(vec![0usize, 0, 1, 30, 90]), local in 0usize..60, align_windows: bool,
     ) {
         let (mask, kv_len) = if causal { (Mask::CAUSAL, q_len) } else { (Mask::FULL, kv_len) };
         let (block_size, sample_size, least) = sizes;
@@ -504,6 +538,8 @@ proptest! {
             sample_size,
             sampling,
             sinks,
+            align_windows,
+            local_window: if causal && local % 2 == 1 { local.min(least).min(q_len / 2) } else { 0 },
             min_seq_len: least.min(q_len / 2),
             bucket_order: if gray { BucketOrder::Gray } else { BucketOrder::Compat },
             center,

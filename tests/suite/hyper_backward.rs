@@ -226,6 +226,30 @@ fn samplings() {
 }
 
 #[test]
+fn local_window() {
+    for (least, window) in [(15, 1), (15, 15), (33, 20), (64, 64)] {
+        for (samples, sinks) in [(0, 0), (40, 30)] {
+            let config = HyperConfig { local_window: window, sinks, ..small(least, 16, samples) };
+            GradCase::new(shape(1, (4, 2), (133, 133), 64), Mask::CAUSAL, config.clone()).check_all::<bf16>();
+            GradCase::new(shape(2, (1, 1), (270, 270), 32), Mask::CAUSAL, config).seeded(2).check_all::<f16>();
+        }
+    }
+}
+
+#[test]
+fn aligned_windows() {
+    for block in [5, 16, 50, 200] {
+        for (samples, sinks) in [(0, 0), (40, 3)] {
+            let of = |least| HyperConfig { align_windows: true, sinks, ..small(least, block, samples) };
+            GradCase::new(shape(2, (4, 2), (90, 130), 32), Mask::FULL, of(1)).check_all::<bf16>();
+            GradCase::new(shape(1, (2, 2), (210, 30), 32), Mask::FULL, of(1)).check_all::<f16>();
+            let local = HyperConfig { local_window: 9, ..of(15) };
+            GradCase::new(shape(1, (2, 1), (133, 133), 64), Mask::CAUSAL, local).check_all::<bf16>();
+        }
+    }
+}
+
+#[test]
 fn sinks() {
     for sinks in [1, 5, 64, 70, 200] {
         for samples in [0, 40] {

@@ -83,6 +83,19 @@ fn work_is_that_of_the_pair_model() {
     assert!(case.estimator(&got.ranks).visited_pairs() < counts.mma_macs / (2 * dim as u64));
 }
 
+/// Each leaf but the first has so many keys more; windows are as wide as blocks, wherever they lie.
+#[test]
+fn local_windows_cost_their_keys_and_aligned_ones_nothing() {
+    let stream = Device::simt().unwrap().new_stream().unwrap();
+    let (n, leaf, window) = (1024, 128, 64);
+    let macs =
+        |config| counted(&stream, &HyperCase::new(shape(1, (2, 1), (n, n), 64), Mask::CAUSAL, config)).1.mma_macs;
+    let default = small(leaf, 64, 64);
+    let local = HyperConfig { local_window: window, ..default.clone() };
+    assert_eq!(macs(local) - macs(default.clone()), (2 * (n - leaf) * window * 2 * 64) as u64);
+    assert_eq!(macs(HyperConfig { align_windows: true, ..default.clone() }), macs(default));
+}
+
 /// Pairs that no sink lies in skip their tile.
 #[test]
 fn sinks_cost_a_tile_where_they_are() {

@@ -234,6 +234,10 @@ fn raw_gather_calls_check_what_the_host_can_see() {
         raw::lacuna_gather_plan { exact: 64, ..full },
         raw::lacuna_gather_plan { exact: 32, samples: 100, ..full },
         raw::lacuna_gather_plan { exact: -64, ..full },
+        raw::lacuna_gather_plan { local: full.min_seq_len + 1, ..full },
+        raw::lacuna_gather_plan { local: -1, ..full },
+        raw::lacuna_gather_plan { windows: memory, ..full },
+        raw::lacuna_gather_plan { windows_of_head: 4, ..full },
     ] {
         assert!(matches!(attend(&attended(bad)), Err(lacuna::Error::Value { what: "gather_forward", .. })), "{bad:?}");
     }

@@ -19,12 +19,16 @@ typedef struct lacuna_hyper_config {
   int32_t compat_buckets;   // 0: buckets in Gray order; 1: in the order of the published code
   int32_t sampling;         // samples are drawn: 0: with replacement; 1: without; 2: one in each of equal parts
   int64_t sinks;            // 0: so many first keys are attended exactly
+  int64_t local_window;     // 0: at least so many of the newest keys are; 0..min_seq_len, causal calls alone
+  int32_t align_windows;    // 0; 1: keys of a query block are those around the buckets of its queries
+  int32_t reserved;         // 0
 } lacuna_hyper_config;
 
 lacuna_status lacuna_hyper_config_init(lacuna_hyper_config* config, size_t size);
 
 // The memory of HyperAttention for one shape. Options: the causal flag and a scale, nothing else. config may be null.
-// _VALUE, _UNSUPPORTED (other options; causal with more keys than queries, unless exact), _NO_KERNEL, _OUT_OF_MEMORY.
+// _VALUE, _UNSUPPORTED (other options; causal with more keys than queries, unless exact; local_window and not causal),
+// _NO_KERNEL, _OUT_OF_MEMORY.
 lacuna_status lacuna_hyper_create(lacuna_stream* stream, const lacuna_shape* shape, const lacuna_options* options,
                                   const lacuna_hyper_config* config, lacuna_hyper** hyper);
 

@@ -58,6 +58,8 @@ impl Hyper {
             },
             sampling: keys.sampling.into(),
             sinks: keys.sinks,
+            local_window: keys.local_window,
+            align_windows: keys.align_windows,
             center: keys.center,
             seed: keys.seed,
             ..HyperConfig::default()

@@ -208,6 +208,10 @@ keys! {
         sampling: Sampling = Sampling::Uniform,
         /// The first keys, so many, are attended exactly.
         sinks: usize = 0,
+        /// Causal: at least so many of the newest keys are attended exactly.
+        local_window: usize = 0,
+        /// The keys of a query block are those around the buckets of its queries.
+        align_windows: bool = false,
         /// Shorter calls are exact.
         min_seq_len: usize = 4096,
         /// Order of the buckets.
@@ -231,6 +235,10 @@ impl HyperKeys {
         let most = lacuna::HyperConfig::MAX_SINKS;
         if self.sinks > most {
             return Err(config_error(format_args!("sinks must be in 0..={most}, got {}", self.sinks)));
+        }
+        if self.local_window > self.min_seq_len {
+            let (most, got) = (self.min_seq_len, self.local_window);
+            return Err(config_error(format_args!("local_window must be in 0..=min_seq_len ({most}), got {got}")));
         }
         Ok(())
     }
@@ -271,13 +279,15 @@ mod tests {
         let keys = HyperKeys::parse("{}").unwrap();
         assert_eq!((keys.num_projections, keys.block_size, keys.sample_size), (None, 256, None));
         assert_eq!((keys.min_seq_len, keys.bucket_order, keys.center), (4096, BucketOrder::Gray, true));
-        assert_eq!((keys.sampling, keys.sinks), (Sampling::Uniform, 0));
+        assert_eq!((keys.sampling, keys.sinks, keys.local_window), (Sampling::Uniform, 0, 0));
+        assert!(!keys.align_windows);
         for (text, words) in [
             (r#"{"num_projections": 0}"#, "num_projections must be in 1..=16, got 0"),
             (r#"{"num_projections": 17}"#, "num_projections must be in 1..=16, got 17"),
             (r#"{"block_size": 0}"#, "block_size must be at least 1"),
             (r#"{"sinks": 65537}"#, "sinks must be in 0..=65536, got 65537"),
             (r#"{"sinks": -1}"#, "sinks"),
+            (r#"{"local_window": 9, "min_seq_len": 8}"#, "local_window must be in 0..=min_seq_len (8), got 9"),
             (r#"{"seed": -1}"#, "seed: invalid value: integer `-1`, expected a whole number of at least 0"),
             (r#"{"bucket_order": "binary"}"#, "bucket_order"),
             (

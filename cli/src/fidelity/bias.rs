@@ -79,31 +79,38 @@ pub fn kernel(
 }
 
 fn row(estimator: String, source: &'static str, samples: &[f64]) -> Row {
+    let (bias, standard_error) = mean_and_error(samples);
+    Row { estimator, source, bias, standard_error }
+}
+
+/// The mean of what seeds gave, and its standard error from their spread.
+pub fn mean_and_error(samples: &[f64]) -> (f64, f64) {
     let n = samples.len() as f64;
     let mean = samples.iter().sum::<f64>() / n;
     let variance = samples.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / (n - 1.0).max(1.0);
-    Row { estimator, source, bias: mean, standard_error: (variance / n).sqrt() }
+    (mean, (variance / n).sqrt())
 }
 
+/// A mean that grows.
 #[derive(Debug, Clone, Default)]
-struct Mean {
+pub struct Mean {
     sum: f64,
     count: usize,
 }
 
 impl Mean {
-    fn add(&mut self, x: f64) {
+    pub fn add(&mut self, x: f64) {
         self.sum += x;
         self.count += 1;
     }
 
     /// `lse` of all heads of a layer.
-    fn add_ratios(&mut self, lse: &[f32], maps: &[Map]) {
+    pub fn add_ratios(&mut self, lse: &[f32], maps: &[Map]) {
         let exact = maps.iter().flat_map(|map| &map.lse);
         lse.iter().zip(exact).for_each(|(&lse, exact)| self.add((f64::from(lse) - exact).exp_m1()));
     }
 
-    fn mean(&self) -> f64 {
+    pub fn mean(&self) -> f64 {
         self.sum / self.count as f64
     }
 }

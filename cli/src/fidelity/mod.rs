@@ -1,6 +1,7 @@
 //! `lacuna fidelity`: how far HyperAttention is from exact attention, measured.
 
 mod bias;
+mod choices;
 mod errors;
 mod language;
 mod layers;
@@ -22,9 +23,9 @@ use std::path::PathBuf;
 
 /// Measure how far HyperAttention is from exact attention.
 ///
-/// Operator error, bias of the estimated sum beside that of weights that published codes have, what the paper's theorem
-/// assumes, and bits per byte of the language model, on its real q, k and v and on made-up ones. All estimates come from
-/// lacuna's kernels, exact attention from f64.
+/// Operator error, bias of the estimated sum beside that of weights that published codes have, choices beyond it, what
+/// the paper's theorem assumes, and bits per byte of the language model, on its real q, k and v and on made-up ones. All
+/// estimates come from lacuna's kernels, exact attention from f64.
 #[derive(clap::Args)]
 pub struct Args {
     /// Text to read instead of the built-in one
@@ -48,13 +49,50 @@ pub struct Args {
     /// Windows to average bits per byte over
     #[arg(long, default_value_t = 4)]
     windows: usize,
+    /// Seeds that choices beyond the paper are compared over in bits per byte; four times as many for their errors
+    #[arg(long, default_value_t = 4)]
+    choice_seeds: u64,
+    /// Measure only this; several with commas
+    #[arg(long, value_name = "PARTS", value_delimiter = ',', default_values_t = Part::ALL)]
+    only: Vec<Part>,
     /// Also write the tables as JSON
     #[arg(long, value_name = "OUT.json")]
     json: Option<PathBuf>,
-    /// Also write the plots there: hyper-error.svg, hyper-bias.svg, hyper-quality.svg
+    /// Also write the plots of what was measured there: hyper-error.svg, hyper-bias.svg, hyper-quality.svg
     #[arg(long, value_name = "FOLDER")]
     plots: Option<PathBuf>,
 }
+
+/// A part of the measurement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// Operator error, and what the theorem assumes.
+    Error,
+    /// Bias of the estimated sum.
+    Bias,
+    /// Choices beyond the paper.
+    Choices,
+    /// Bits per byte.
+    Quality,
+}
+
+impl Part {
+    const ALL: [Self; 4] = [Self::Error, Self::Bias, Self::Choices, Self::Quality];
+}
+
+impl std::fmt::Display for Part {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Error => "error",
+            Self::Bias => "bias",
+            Self::Choices => "choices",
+            Self::Quality => "quality",
+        })
+    }
+}
+
+/// Seeds of a choice's error for each of its bits per byte.
+const CHOICE_ERRORS: u64 = 4;
 
 /// Least tokens of a call: two leaves.
 const SHORTEST: usize = 2 * settings::LEAF;
@@ -81,6 +119,9 @@ pub struct Results {
     bias_length: usize,
     bias_size: usize,
     bias: Vec<bias::Row>,
+    choices: Vec<choices::Row>,
+    choice_seeds: u64,
+    choices_quality: Vec<choices::Quality>,
     window: usize,
     windows: usize,
     language: Vec<language::Row>,
@@ -114,8 +155,10 @@ pub fn run(args: &Args) -> Result<()> {
     if let Some(folder) = args.plots.as_deref().filter(|folder| !folder.is_dir()) {
         return request!("--plots must be a folder, got {}", folder.display());
     }
-    if args.seeds < 2 {
-        return request!("--seeds must be at least 2, got {}", args.seeds);
+    for (option, seeds) in [("seeds", args.seeds), ("choice-seeds", args.choice_seeds)] {
+        if seeds < 2 {
+            return request!("--{option} must be at least 2, got {seeds}");
+        }
     }
     let options =
         demo::Options { text: args.text.clone(), model: args.model.clone(), gates: None, device: args.device.clone() };
@@ -158,13 +201,21 @@ fn measure(args: &Args, reading: &Reading, device: &Device) -> Result<Results> {
         bias_length: args.length.min(BIAS_LENGTH) / BIAS_SIZE * BIAS_SIZE - BIAS_SIZE / 3,
         bias_size: BIAS_SIZE,
         bias: Vec::new(),
+        choices: Vec::new(),
+        choice_seeds: args.choice_seeds,
+        choices_quality: Vec::new(),
         window: args.window,
         windows: args.windows,
         language: Vec::new(),
     };
-    operator_errors(args, reading, &stream, &mut results)?;
-    biases(reading, &stream, &mut results)?;
-    bits_per_byte(args, reading, &stream, &mut results)?;
+    for part in Part::ALL.into_iter().filter(|part| args.only.contains(part)) {
+        match part {
+            Part::Error => operator_errors(args, reading, &stream, &mut results)?,
+            Part::Bias => biases(reading, &stream, &mut results)?,
+            Part::Choices => choices_beyond(args, reading, &stream, &mut results)?,
+            Part::Quality => bits_per_byte(args, reading, &stream, &mut results)?,
+        }
+    }
     Ok(results)
 }
 
@@ -204,6 +255,33 @@ fn biases(reading: &Reading, stream: &Stream, results: &mut Results) -> Result<(
         let causal = bias::kernel(stream, source, &config, ("lacuna's kernels, causal", Mask::CAUSAL), seeds, &bar)?;
         results.bias.push(causal);
         results.bias.extend(full);
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
+
+fn choices_beyond(args: &Args, reading: &Reading, stream: &Stream, results: &mut Results) -> Result<()> {
+    let length = results.bias_length;
+    let mut sources = vec![layers::of_model(&reading.model, &reading.text, length, 1)?];
+    sources.extend(layers::made_up(length));
+    let configs = settings::choices(BIAS_SIZE);
+    let seeds = CHOICE_ERRORS * args.choice_seeds;
+    let ways = choices::count(true) + choices::count(false);
+    let bar = terminal::progress(sources.len() * configs.len() * ways * seeds as usize);
+    for source in &sources {
+        bar.set_message(format!("choices: {}", source.name));
+        for (config, mask) in configs.iter().flat_map(|config| [(config, Mask::FULL), (config, Mask::CAUSAL)]) {
+            results.choices.extend(choices::measure(stream, source, config, mask, seeds, &bar)?);
+        }
+    }
+    bar.finish_and_clear();
+    let (configs, sizes) = (settings::language_choices(), [args.window, args.windows]);
+    let calls = choices::count(true) * args.windows * args.choice_seeds as usize;
+    let bar = terminal::progress(configs.len() * calls);
+    bar.set_message("choices: bits per byte");
+    for config in &configs {
+        let rows = choices::quality(stream, reading, sizes, config, args.choice_seeds, &bar)?;
+        results.choices_quality.extend(rows);
     }
     bar.finish_and_clear();
     Ok(())

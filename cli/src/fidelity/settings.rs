@@ -28,6 +28,18 @@ pub fn config(block_size: usize, sample_size: usize, num_projections: usize) -> 
     HyperConfig { num_projections, block_size, sample_size, min_seq_len: LEAF, ..HyperConfig::default() }
 }
 
+/// What choices beyond the paper are compared with: few samples and many.
+pub fn choices(block_size: usize) -> Vec<HyperConfig> {
+    [block_size, 4 * block_size]
+        .map(|samples| HyperConfig { min_seq_len: block_size, ..config(block_size, samples, 7) })
+        .to_vec()
+}
+
+/// The same for the language model.
+pub fn language_choices() -> Vec<HyperConfig> {
+    vec![config(64, 64, 7), config(64, 256, 7)]
+}
+
 /// The settings that the language model reads with: leaves of 256 and of 512 tokens.
 pub fn language() -> Vec<HyperConfig> {
     let sizes = [(32, 32), (64, 64), (64, 192), (128, 128), (256, 256)];

@@ -1,6 +1,7 @@
 //! The tables on stdout.
 
 use super::Results;
+use super::choices::Figure;
 use super::errors;
 use crate::terminal::table;
 
@@ -8,7 +9,10 @@ use crate::terminal::table;
 pub fn text(results: &Results) -> String {
     let mut text = format!("on {} ({}); text: {}\n", results.device, results.device_choice, results.text);
     let mut section = |heading: String, rows: Vec<Vec<String>>, left: usize| {
-        text += &format!("\n{heading}\n\n{}", table(&rows, left));
+        // The first row is that of the columns' names.
+        if rows.len() > 1 {
+            text += &format!("\n{heading}\n\n{}", table(&rows, left));
+        }
     };
     section(
         format!(
@@ -30,6 +34,24 @@ pub fn text(results: &Results) -> String {
         ),
         bias_rows(results),
         1,
+    );
+    section(
+        format!(
+            "Choices, {} seeds, {} tokens: bias as above; error ‖estimate − exact‖/‖exact‖, Frobenius, mean over heads; change: \
+             of the error to the default, same seeds",
+            super::CHOICE_ERRORS * results.choice_seeds,
+            results.bias_length
+        ),
+        choice_rows(results),
+        5,
+    );
+    section(
+        format!(
+            "Choices, bits per byte, {} windows of {}, {} seeds; change: to the default, same seeds",
+            results.windows, results.window, results.choice_seeds
+        ),
+        choice_quality_rows(results),
+        3,
     );
     section(format!("Bits per byte, {} windows of {}", results.windows, results.window), language_rows(results), 2);
     text
@@ -96,6 +118,47 @@ fn bias_rows(results: &Results) -> Vec<Vec<String>> {
             line.push(found.map_or(String::new(), |row| format!("{:+.4} ± {:.4}", row.bias, row.standard_error)));
         }
         rows.push(line);
+    }
+    rows
+}
+
+fn choice_rows(results: &Results) -> Vec<Vec<String>> {
+    let mut rows = vec![cells(&["source", "mask", "b", "m", "choice", "density", "bias", "error", "change"])];
+    for row in &results.choices {
+        let percent = |figure: Figure| format!("{:+.2} ± {:.2} %", 100.0 * figure.mean, 100.0 * figure.standard_error);
+        rows.push(vec![
+            row.source.to_owned(),
+            if row.causal { "causal" } else { "full" }.to_owned(),
+            row.block_size.to_string(),
+            row.sample_size.to_string(),
+            row.choice.to_owned(),
+            format!("{:.1} %", 100.0 * row.density),
+            format!("{:+.4} ± {:.4}", row.bias.mean, row.bias.standard_error),
+            format!("{:.4}", row.error.mean),
+            row.change.map_or(String::new(), percent),
+        ]);
+    }
+    rows
+}
+
+fn choice_quality_rows(results: &Results) -> Vec<Vec<String>> {
+    let mut rows = vec![cells(&["b", "m", "choice", "density", "bits/byte", "change"])];
+    for row in &results.choices_quality {
+        let bits = |sign: bool, Figure { mean, standard_error }| {
+            if sign {
+                format!("{mean:+.4} ± {standard_error:.4}")
+            } else {
+                format!("{mean:.4} ± {standard_error:.4}")
+            }
+        };
+        rows.push(vec![
+            row.block_size.to_string(),
+            row.sample_size.to_string(),
+            row.choice.to_owned(),
+            format!("{:.1} %", 100.0 * row.density),
+            bits(false, row.bits_per_byte),
+            row.change.map_or(String::new(), |change| bits(true, change)),
+        ]);
     }
     rows
 }

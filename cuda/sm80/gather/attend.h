@@ -22,8 +22,12 @@ __device__ __forceinline__ void list_tile(typename Traits::Shared& smem, const K
     smem.key_rows[tile % Traits::kStages][thread] = row;
   }
   const uint32_t present = ballot(row >= 0);
+  const uint32_t local = ballot(keys.is_local(row));
   auto& to = smem.keys[tile % Traits::kKeyTiles];
-  if (thread % kWarpThreads == 0) to.present[thread / kWarpThreads] = present;
+  if (thread % kWarpThreads == 0) {
+    to.present[thread / kWarpThreads] = present;
+    to.local[thread / kWarpThreads] = local;
+  }
   if (thread == 0) {
     to.weight = keys.weight_of(tile);
     to.count = keys.count(tile);
@@ -58,20 +62,27 @@ struct KeyTensors {
   bool v_vectors;
 };
 
-// Adds the weight of the tile and hides what is absent.
+// Adds the weight of the tile and hides what is absent, or local to a row's leaf: to rows before `local_end`. rows: of
+// the warp.
 template <int kTileKeys>
-__device__ __forceinline__ void weigh_slot(float (&scores)[2][4], const TileKeys<kTileKeys>& keys, int slot) {
+__device__ __forceinline__ void weigh_slot(float (&scores)[2][4], const TileKeys<kTileKeys>& keys, int slot,
+                                           const int* rows, int local_end) {
   const float weight = keys.weight;
   if (weight != 0.0f) {
 #pragma unroll
     for (int i = 0; i < 8; ++i) scores[i >> 2][i & 3] += weight;
   }
   const uint32_t present = keys.present[slot / 2] >> (slot % 2 * kSlotKeys) & 0xffffu;
-  if (present == 0xffffu) return;
-  const uint32_t mine = present >> (2 * (thread_index() % 4));
+  const uint32_t local = keys.local[slot / 2] >> (slot % 2 * kSlotKeys) & 0xffffu;
+  if (present == 0xffffu && local == 0) return;
 #pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    if ((mine >> (8 * (i >> 2) + (i & 1)) & 1) == 0) scores[i >> 2][i & 3] = minus_infinity();
+  for (int r = 0; r < 2; ++r) {
+    const bool near = local != 0 && rows[fragment_row(0, r)] < local_end;
+    const uint32_t mine = (near ? present & ~local : present) >> (2 * (thread_index() % 4));
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if ((mine >> (8 * (i >> 1) + (i & 1)) & 1) == 0) scores[i >> 1][2 * r + (i & 1)] = minus_infinity();
+    }
   }
 }
 
@@ -146,7 +157,8 @@ __device__ __forceinline__ void attend(typename Traits::Shared& smem, const type
     int slots = wanted ? (tile.count + kSlotKeys - 1) / kSlotKeys : 0;
     const int before = ahead + warp * kGroupRows - step * Traits::kTileKeys;  // keys of the tile before the warp's rows
     if constexpr (kCausal) {
-      const int reached = before < 0 ? 0 : before / kSlotKeys + 1;
+      const int last = before + kGroupRows - 1;  // key of the warp's last row
+      const int reached = last < 0 ? 0 : last / kSlotKeys + 1;
       slots = reached < slots ? reached : slots;
     }
     if (slots == 0) continue;
@@ -163,7 +175,7 @@ __device__ __forceinline__ void attend(typename Traits::Shared& smem, const type
         if constexpr (kCausal) {
           mask_future(scores[slot], slot * kSlotKeys - before);
         } else {
-          weigh_slot(scores[slot], tile, slot);
+          weigh_slot(scores[slot], tile, slot, smem.rows + warp * kGroupRows, keys.local.queries_end);
         }
       } else {
 #pragma unroll

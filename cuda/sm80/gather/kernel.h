@@ -126,11 +126,11 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kTile.blocks)
     smem.rows[thread_index()] = row < end ? row : -1;
   }
   const ScoreRule rule = gather_rule(p.scale);
-  const LeafKeys<Traits::kTileKeys> keys{work.leaf.start, end};
+  const LeafKeys<Traits::kTileKeys> keys{leaf_keys_start(p.plan, work.leaf), end};
   RowState state = empty_rows();
   Accumulator<Traits> acc = {};
   attend<Traits, true>(smem, query_rows<T>(args, work.head), p.q_stride.seq, args.q_vectors,
-                       key_tensors<T>(args, work.head), keys, rule, work.first - work.leaf.start, state, acc);
+                       key_tensors<T>(args, work.head), keys, rule, work.first - keys.first, state, acc);
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const int row = work.first + fragment_row(thread_index() / kWarpThreads * kGroupRows, r);

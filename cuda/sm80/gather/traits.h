@@ -11,6 +11,7 @@ namespace sm80 {
 template <int kTileKeys>
 struct TileKeys {
   uint32_t present[(kTileKeys + 31) / 32];  // bit i: key i is attended
+  uint32_t local[(kTileKeys + 31) / 32];    // bit i: but not by queries of the leaf that it is local to
   float weight;                             // added to the scores, in their units
   int count;                                // keys, absent ones in between included; 0: behind the last tile
 };

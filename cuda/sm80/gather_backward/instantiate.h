@@ -9,14 +9,14 @@
 namespace LACUNA_NS {
 namespace sm80 {
 
-// Tiles of 64 keys, each of one block, of the largest pair of a level.
+// Tiles of 64 keys, each of one block (windows: of all keys), of the largest pair of a level.
 inline int key_tiles_of_pair(const lacuna_shape& shape, const lacuna_gather_plan& plan, int level) {
   int most = 0;
   const int longest = plan.causal == 0 ? shape.kv_len : longest_node(shape.q_len, level);
   for (int len = plan.causal == 0 ? longest : longest - 1; len <= longest; ++len) {
     const int keys = plan.causal == 0 ? len : len - len / 2;
-    const int per_block = divide_up(plan.block_size < keys ? plan.block_size : keys, kWorkKeys);
-    const int tiles = divide_up(keys, plan.block_size) * per_block;
+    const int block = key_block(plan, keys);
+    const int tiles = divide_up(keys, block) * divide_up(block, kWorkKeys);
     most = tiles > most ? tiles : most;
   }
   return most;
@@ -47,9 +47,15 @@ struct GatherBackwardLaunches {
       }
       case GatherBackwardPass::kBlocks:
         args.per_pair = key_tiles_of_pair(shape, plan, args.level);
-        return launch<gather_key_grad_kernel<KeyList::kBlock, Key>>(
-            names.blocks, (kv_heads * args.per_pair) << args.level, Key::kThreads, sizeof(typename Key::Shared), stream,
-            args);
+        for (args.q_head = 0, args.more = true; args.more; ++args.q_head) {
+          // Windows differ from head to head, and what several heads have for a key is added up in their order.
+          args.more = plan.windows != nullptr && args.q_head + 1 < shape.q_heads / shape.kv_heads;
+          const int32_t status = launch<gather_key_grad_kernel<KeyList::kBlock, Key>>(
+              names.blocks, (kv_heads * args.per_pair) << args.level, Key::kThreads, sizeof(typename Key::Shared),
+              stream, args);
+          if (status != LACUNA_OK) return status;
+        }
+        return LACUNA_OK;
       case GatherBackwardPass::kLeafQueries:
         args.leaf_tiles = divide_up(longest_node(shape.q_len, plan.levels), Query::kTileRows);
         return launch<gather_leaf_query_grad_kernel<Query>>(names.leaf_queries,

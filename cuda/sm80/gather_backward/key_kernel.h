@@ -32,7 +32,8 @@ struct GatherKeyTraits : KeyGradTraits<kHeadDim_, T> {
     Quad probabilities[Base::kSlots][kColumnGroups][2][32];
     KeyWork work;
     int key_rows[kWorkKeys];             // rows of k and v; -1: none
-    int hidden[kWorkKeys][2];            // samples: places of the queries that do not attend the key, from .. to
+    int range[kWorkKeys][2];             // places of queries, from .. to, of a leaf their rows: those that attend the
+                                         // key, or, of samples, those that do not
     int query_rows[kListed][kTileRows];  // -1: none
   };
 
@@ -85,21 +86,28 @@ __device__ __forceinline__ void load_query_tile(typename Traits::Shared& smem, c
   }
 }
 
-// Hides the queries that do not attend a key. scores: the 16 keys of `group`, down, against 16 queries; `place` is that
-// of the first, of a leaf its row.
+// Hides the queries that do not attend a key. scores: the 16 keys of `group`, down, against 16 queries with the rows
+// `rows`; `place` is that of the first, of a leaf its row.
 template <KeyList kList, class Shared>
-__device__ __forceinline__ void hide_queries(float (&scores)[2][4], const Shared& smem, int group, int place) {
-  if constexpr (kList == KeyList::kBlock) return;
+__device__ __forceinline__ void hide_queries(float (&scores)[2][4], const Shared& smem, int group, int place,
+                                             const int* rows) {
+  const LocalRows local = smem.work.local;
   const int lane = thread_index() % kWarpThreads;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const int key = group * kGroupRows + lane / 4 + 8 * r;
+    const bool is_local = kList != KeyList::kLeaf && smem.key_rows[key] >= local.keys_from;
+    if (kList == KeyList::kBlock && !is_local && !smem.work.windows) continue;
+    const int from = smem.range[key][0];
+    const int to = smem.range[key][1];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const int at = place + 8 * (i >> 1) + 2 * (lane % 4) + (i & 1);
-      const bool hidden =
-          kList == KeyList::kLeaf ? at < smem.key_rows[key] : at >= smem.hidden[key][0] && at < smem.hidden[key][1];
-      if (hidden) scores[i >> 1][2 * r + (i & 1)] = minus_infinity();
+      const int of_slot = 8 * (i >> 1) + 2 * (lane % 4) + (i & 1);
+      const int at = place + of_slot;
+      const bool in_range = at >= from && at < to;
+      const bool is_hidden = (kList == KeyList::kSamples) == in_range;
+      if (is_hidden || (is_local && rows[of_slot] < local.queries_end))
+        scores[i >> 1][2 * r + (i & 1)] = minus_infinity();
     }
   }
 }
@@ -107,14 +115,15 @@ __device__ __forceinline__ void hide_queries(float (&scores)[2][4], const Shared
 // P^T of a slot of queries, in `scores`; what its partner needs of it goes to shared memory.
 template <KeyList kList, class Traits>
 __device__ __forceinline__ void listed_probabilities(float (&scores)[2][4], typename Traits::Shared& smem,
-                                                     const ScoreRule& rule, int stage, int slot, int group, int place) {
+                                                     const ScoreRule& rule, int stage, int slot, int group, int place,
+                                                     const int* rows) {
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
     float& score = scores[i >> 2][i & 3];
     if (rule.transform) score = transformed(rule, score);
     if constexpr (kList == KeyList::kSamples) score += smem.work.weight;
   }
-  hide_queries<kList>(scores, smem, group, place);
+  hide_queries<kList>(scores, smem, group, place, rows);
   const float* lse = smem.lse[stage] + slot * kGroupRows + 2 * (thread_index() % 4);
 #pragma unroll
   for (int n = 0; n < 2; ++n) {
@@ -152,7 +161,7 @@ __device__ __forceinline__ void write_keys(const GatherBackwardArgs& args, const
       const int row = smem.key_rows[key];
       if (row < 0) continue;
       float* const sums = key_sums<Traits>(args, work, is_dv, row);
-      if (kList == KeyList::kBlock && b.forward.plan.causal != 0) {
+      if (kList == KeyList::kBlock && (b.forward.plan.causal != 0 || args.more)) {
         add_row<Traits>(sums, acc, r);
         continue;
       }
@@ -182,14 +191,16 @@ __device__ __forceinline__ bool start_keys(typename Traits::Shared& smem, const 
     int row = -1;
     if (i < keys.count) row = kList == KeyList::kLeaf ? keys.low + i : keys.rows[i];
     smem.key_rows[i] = row >= keys.keys.start && row < keys.keys.start + keys.keys.len ? row : -1;
-    if constexpr (kList == KeyList::kSamples) {
-      const lacuna_gather_plan& plan = args.params.forward.plan;
-      const int place = i < keys.count ? keys.places[i] : -1;
+    int(&range)[2] = smem.range[i];
+    if constexpr (kList == KeyList::kLeaf) {
+      range[0] = row;
+      range[1] = row >= keys.queries_end - args.params.forward.plan.local ? keys.local_end : keys.queries_end;
+    } else {
+      int place = keys.low + i;
+      if constexpr (kList == KeyList::kSamples) place = i < keys.count ? keys.places[i] : -1;
       const bool inside = place >= 0 && place < keys.keys.len;
-      const int size = divide_up(work.rows.len, divide_up(keys.keys.len, plan.block_size));
-      const int64_t low = inside ? static_cast<int64_t>(place / plan.block_size) * size : 0;
-      smem.hidden[i][0] = low < work.rows.len ? static_cast<int>(low) : work.rows.len;
-      smem.hidden[i][1] = !inside ? 0 : low + size < work.rows.len ? static_cast<int>(low) + size : work.rows.len;
+      range[0] = inside ? keys.query_from(place) : 0;
+      range[1] = inside ? keys.query_end(place) : 0;
     }
   }
   return true;
@@ -237,7 +248,7 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kTile.blocks)
   uint32_t keys[kDim / 16][4];
   load_rows<kDim>(keys, makes_dv ? smem.q[0] : smem.dout[0], group * kGroupRows);
   sync_threads();
-  load_query_tile<Traits>(smem, args, 0, 0);
+  if (smem.work.tiles > 0) load_query_tile<Traits>(smem, args, 0, 0);
   cp_async_commit();
 
   const ScoreRule rule = gather_rule(p.scale);
@@ -268,7 +279,8 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kTile.blocks)
       row_products<kDim, kSteps>(products, keys, first_rows, slot * kGroupRows);
       const int turn = 1 + slot * kColumnGroups + group;
       if (makes_dv) {
-        listed_probabilities<kList, Traits>(products, smem, rule, stage, slot, group, place);
+        listed_probabilities<kList, Traits>(products, smem, rule, stage, slot, group, place,
+                                            smem.query_rows[step % Traits::kListed] + slot * kGroupRows);
         named_barrier_arrive(turn, 64);
       } else {
         named_barrier_sync(turn, 64);

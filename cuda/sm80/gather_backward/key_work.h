@@ -24,19 +24,40 @@ struct KeyWork {
   int tiles;             // of each head
   float weight;          // added to the scores, in their units
   Segment rows;          // query rows that are valid
+  LocalRows local;       // of the pair
+  bool windows;          // of blocks: not all queries that are walked attend all keys
   const int32_t* order;  // query rows of place 0 of the first head
   int64_t sample;        // samples: partial row of key 0
 };
 
 constexpr int kWorkKeys = 64;
 
+// Keys whose tiles lie side by side: those of a block, or with windows all of them.
+__host__ __device__ __forceinline__ int key_block(const lacuna_gather_plan& plan, int keys) {
+  return plan.windows != nullptr || plan.block_size > keys ? keys : plan.block_size;
+}
+
 // Where the rows of those keys are written.
 struct WorkKeys {
   Segment keys;           // rows that are valid
+  GatherPair pair;        // blocks and samples
   const int32_t* rows;    // key rows of the block, or of the samples
   const int32_t* places;  // samples: of them
-  int low;                // leaf: row of key 0
+  KeyWindows windows;     // blocks and samples
+  int low;                // of key 0: its place in sorted order; of a leaf, its row
+  int queries_end;        // leaf: behind its queries
+  int local_end;          // leaf: behind those of its last keys
   int count;
+
+  // The queries that have a place of the sorted keys in their block or window: from .. to.
+  __device__ __forceinline__ int query_from(int place) const {
+    const int64_t from = windows.queries_until(place - windows.size);
+    return from < pair.queries.len ? static_cast<int>(from) : pair.queries.len;
+  }
+  __device__ __forceinline__ int query_end(int place) const {
+    const int64_t end = windows.queries_until(place);
+    return end < pair.queries.len ? static_cast<int>(end) : pair.queries.len;
+  }
 };
 
 // Tile `tile` of the key blocks of a pair; count 0: nothing to do.
@@ -53,28 +74,36 @@ __device__ __forceinline__ WorkKeys block_work(const GatherBackwardArgs& args, i
   work.head.batch = static_cast<int>(index / p.shape.kv_heads);
   work.head.head = work.head.kv_head * group;
   work.heads = group;
+  if (plan.windows != nullptr) {
+    work.head.head += args.q_head;
+    work.heads = 1;
+  }
   work.weight = 0.0f;
   work.sample = 0;
   const GatherPair pair = gather_pair(p.shape, plan, args.level, node);
-  WorkKeys keys{pair.keys, nullptr, nullptr, 0, 0};
+  WorkKeys keys{};
+  keys.pair = pair;
+  keys.keys = pair.keys;
   if (pair.keys.len == 0) return keys;
-  const int per_block = divide_up(plan.block_size < pair.keys.len ? plan.block_size : pair.keys.len, kWorkKeys);
-  const int block = of_pair / per_block;
+  const int block_keys = key_block(plan, pair.keys.len);
+  const int per_block = divide_up(block_keys, kWorkKeys);
   const int within = of_pair % per_block * kWorkKeys;
-  const int64_t low = static_cast<int64_t>(block) * plan.block_size + within;
-  if (low >= pair.keys.len || within >= plan.block_size) return keys;
-  const int in_block = plan.block_size - within;
+  const int64_t low = static_cast<int64_t>(of_pair / per_block) * block_keys + within;
+  if (low >= pair.keys.len || within >= block_keys) return keys;
+  const int in_block = block_keys - within;
   const int in_pair = pair.keys.len - static_cast<int>(low);
   const int left = in_block < in_pair ? in_block : in_pair;
   keys.count = left < kWorkKeys ? left : kWorkKeys;
   const int64_t kv_heads = static_cast<int64_t>(p.shape.batch) * p.shape.kv_heads;
   const int64_t kv_head = static_cast<int64_t>(work.head.batch) * p.shape.kv_heads + work.head.kv_head;
   keys.rows = plan.k_order + (args.level * kv_heads + kv_head) * p.shape.kv_len + pair.keys.start + low;
-  const int size = divide_up(pair.queries.len, divide_up(pair.keys.len, plan.block_size));
-  const int64_t first = static_cast<int64_t>(block) * size;
-  work.first = first < pair.queries.len ? static_cast<int>(first) : pair.queries.len;
-  work.queries = pair.queries.len - work.first < size ? pair.queries.len - work.first : size;
+  keys.low = static_cast<int>(low);
+  keys.windows = key_windows(p.shape, plan, work.head.batch, work.head.head, args.level, node, pair);
+  work.first = keys.query_from(keys.low);
+  work.queries = keys.query_end(keys.low + keys.count - 1) - work.first;
   work.rows = pair.queries;
+  work.local = local_rows(plan, pair);
+  work.windows = plan.windows != nullptr;
   const int64_t q_heads = static_cast<int64_t>(p.shape.batch) * p.shape.q_heads;
   const int64_t q_head = static_cast<int64_t>(work.head.batch) * p.shape.q_heads + work.head.head;
   work.order = plan.q_order + (args.level * q_heads + q_head) * p.shape.q_len + pair.queries.start;
@@ -101,7 +130,9 @@ __device__ __forceinline__ WorkKeys sample_work(const GatherBackwardArgs& args, 
   work.head.head = work.head.kv_head * group + piece % group;
   work.heads = 1;
   const GatherPair pair = gather_pair(p.shape, plan, args.level, node);
-  WorkKeys keys{pair.keys, nullptr, nullptr, 0, 0};
+  WorkKeys keys{};
+  keys.pair = pair;
+  keys.keys = pair.keys;
   const int64_t first = static_cast<int64_t>(piece / group) * kSamplePieceRows;
   if (first >= pair.queries.len || pair.keys.len <= plan.block_size) return keys;
   const bool exact = tile * kSampleTile < plan.exact;
@@ -113,9 +144,12 @@ __device__ __forceinline__ WorkKeys sample_work(const GatherBackwardArgs& args, 
   const int64_t at = (pair_number(args.level, node) * kv_heads + kv_head) * plan.samples + tile * kSampleTile;
   keys.rows = plan.sample_rows + at;
   keys.places = plan.sample_places + at;
+  keys.windows = key_windows(p.shape, plan, work.head.batch, work.head.head, args.level, node, pair);
   work.first = static_cast<int>(first);
   work.queries = pair.queries.len - work.first < kSamplePieceRows ? pair.queries.len - work.first : kSamplePieceRows;
   work.rows = pair.queries;
+  work.local = local_rows(plan, pair);
+  work.windows = plan.windows != nullptr;
   const int64_t q_heads = static_cast<int64_t>(p.shape.batch) * p.shape.q_heads;
   const int64_t q_head = static_cast<int64_t>(work.head.batch) * p.shape.q_heads + work.head.head;
   work.order = plan.q_order + (args.level * q_heads + q_head) * p.shape.q_len + pair.queries.start;
@@ -130,7 +164,8 @@ __device__ __forceinline__ WorkKeys sample_work(const GatherBackwardArgs& args, 
   return keys;
 }
 
-// 64 keys of a leaf, against the rows from the first of them on.
+// 64 keys of a leaf, against the rows from the first of them on: its own, and, of keys that are local to the next leaf,
+// those of that one.
 template <int kTileRows>
 __device__ __forceinline__ WorkKeys leaf_work(const GatherBackwardArgs& args, int64_t index, KeyWork& work) {
   const lacuna_gather_forward_params& p = args.params.forward;
@@ -141,13 +176,21 @@ __device__ __forceinline__ WorkKeys leaf_work(const GatherBackwardArgs& args, in
   work.heads = group;
   work.weight = 0.0f;
   work.sample = 0;
-  WorkKeys keys{leaf.leaf, nullptr, nullptr, leaf.first, 0};
+  WorkKeys keys{};
+  keys.keys = leaf.leaf;
+  keys.low = leaf.first;
   if (!leaf.valid) return keys;
   const int end = leaf.leaf.start + leaf.leaf.len;
   keys.count = end - leaf.first < kWorkKeys ? end - leaf.first : kWorkKeys;
+  // The next leaf attends the last keys of this one, too.
+  const bool local = end < p.shape.q_len && leaf.first + keys.count > end - p.plan.local;
+  keys.queries_end = end;
+  keys.local_end = local ? end + leaf_of(p.shape.q_len, p.plan, end).len : end;
   work.first = leaf.first;
-  work.queries = end - leaf.first;
+  work.queries = keys.local_end - leaf.first;
   work.rows = Segment{leaf.first, work.queries};
+  work.local = LocalRows{0, 0};
+  work.windows = false;
   work.order = nullptr;
   work.keys = keys.count;
   work.tiles = divide_up(work.queries, kTileRows);

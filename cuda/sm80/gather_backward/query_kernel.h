@@ -112,7 +112,8 @@ __device__ __forceinline__ void query_gradients(typename Traits::Shared& smem, c
     int slots = wanted ? (tile.count + kSlotKeys - 1) / kSlotKeys : 0;
     const int before = ahead + warp * kGroupRows - step * Traits::kTileKeys;  // keys of the tile before the warp's rows
     if constexpr (kCausal) {
-      const int reached = before < 0 ? 0 : before / kSlotKeys + 1;
+      const int last = before + kGroupRows - 1;  // key of the warp's last row
+      const int reached = last < 0 ? 0 : last / kSlotKeys + 1;
       slots = reached < slots ? reached : slots;
     }
 #pragma unroll 1
@@ -133,7 +134,7 @@ __device__ __forceinline__ void query_gradients(typename Traits::Shared& smem, c
       if constexpr (kCausal) {
         mask_future(scores, slot * kSlotKeys - before);
       } else {
-        weigh_slot(scores, tile, slot);
+        weigh_slot(scores, tile, slot, smem.rows + warp * kGroupRows, keys.local.queries_end);
       }
       score_gradients(scores, dp, rule, rows);
       uint32_t packed[1][4];
@@ -210,9 +211,9 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kTile.blocks)
     const int row = work.first + thread_index();
     smem.rows[thread_index()] = row < end ? row : -1;
   }
-  const LeafKeys<Traits::kTileKeys> keys{work.leaf.start, end};
+  const LeafKeys<Traits::kTileKeys> keys{leaf_keys_start(p.plan, work.leaf), end};
   Accumulator<Traits> acc = {};
-  query_gradients<Traits, true>(smem, args, work.head, keys, gather_rule(p.scale), work.first - work.leaf.start, acc);
+  query_gradients<Traits, true>(smem, args, work.head, keys, gather_rule(p.scale), work.first - keys.first, acc);
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const int row = work.first + fragment_row(thread_index() / kWarpThreads * kGroupRows, r);

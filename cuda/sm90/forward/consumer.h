@@ -25,6 +25,7 @@ struct Consumer {
   Ring<Traits::kStages> ring;
   RowState state;
   float o[kDim / 2];
+  int local_rows = 0;  // lists: of the item
 
   __device__ __forceinline__ void release(Mbarrier& empty) {
     if (lane == 0) mbarrier_arrive(empty);
@@ -60,7 +61,7 @@ struct Consumer {
     wgmma_registers(s);
     release(smem.k_empty[ring.stage]);
     transform_scores<Traits>(s, rule);
-    if constexpr (Traits::kListed) weigh_listed(s, tile);
+    if constexpr (Traits::kListed) weigh_listed(s, tile, local_rows);
     softmax_step(s, rule.factor, state, rescale);
     pack_probabilities<T>(s, p);
     scale_rows(o, rescale);
@@ -77,7 +78,7 @@ struct Consumer {
       wgmma_registers(s);
       release(smem.k_empty[ahead.stage]);
       transform_scores<Traits>(s, rule);
-      if constexpr (Traits::kListed) weigh_listed(s, tile);
+      if constexpr (Traits::kListed) weigh_listed(s, tile, local_rows);
       softmax_step(s, rule.factor, state, rescale);
       // This wait for the next tile stands here to keep the softmax before the wait below: without a branch between
       // them ptxas 13.0 moves that wait up, and nothing overlaps.
@@ -157,6 +158,7 @@ struct Consumer {
       if (work.keys != 0) {
         Tile tile = arrived(ring.stage, ring.parity);
         if constexpr (Traits::kListed) {
+          local_rows = local_rows_of(work, work.rows + warpgroup * kWarpgroupRows + warp * 16);
           whole_tiles(q, tile);
         } else {
           for (bool last = false; !last;) {

@@ -1,5 +1,5 @@
-// The leaves of a causal gather plan on the Hopper forward kernel: each is a sequence of its own, attended causally,
-// and its rows merge what the pairs left.
+// The leaves of a causal gather plan on the Hopper forward kernel: each is a sequence of its own, attended causally
+// from the keys before it on that are local to it, and its rows merge what the pairs left.
 #pragma once
 
 #include "common/gather_partials.h"
@@ -28,8 +28,11 @@ __device__ __forceinline__ bool assign(const LeafArgs& args, int index, Assignme
   to.work.batch = tile.head.batch;
   to.kv_head = tile.head.kv_head;
   to.plan_head = to.schedule_row = to.first_block = 0;
-  to.sequence = Sequence{tile.leaf.len, tile.leaf.len, tile.leaf.start, tile.leaf.start, 0, 0};
-  to.work.q_len = to.work.kv_len = tile.leaf.len;
+  const int keys_start = leaf_keys_start(p.plan, tile.leaf);
+  const int keys = tile.leaf.start - keys_start + tile.leaf.len;
+  to.sequence = Sequence{tile.leaf.len, keys, tile.leaf.start, keys_start, 0, 0};
+  to.work.q_len = tile.leaf.len;
+  to.work.kv_len = keys;
   to.work.q_first = tile.leaf.start;
 #pragma unroll
   for (int w = 0; w < kConsumers; ++w) {

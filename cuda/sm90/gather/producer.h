@@ -62,11 +62,15 @@ struct ListedKeys {
       int(&rows)[kTileKeys] = smem.key_rows[turn];
       rows[thread_index()] = listed;
       const uint32_t present = ballot(listed >= 0);
+      const uint32_t local = ballot(source.is_local(listed));
       last = source.count(tile + 1) == 0;
       listed = source.row(tile + 1);
       mbarrier_wait(smem.k_empty[stage], parity);
       ListedTile& told = smem.tile[stage];
-      if (thread_index() % kWarpThreads == 0) told.present[thread_index() / kWarpThreads] = present;
+      if (thread_index() % kWarpThreads == 0) {
+        ListedTile::tell(told.present, thread_index() / kWarpThreads, present);
+        ListedTile::tell(told.local, thread_index() / kWarpThreads, local);
+      }
       if (thread_index() == 0) {
         told.weight = source.weight_of(tile);
         told.is_last = last;
@@ -119,6 +123,7 @@ __device__ __forceinline__ void produce_listed(const GatherArgs& args, typename 
       work.index = more ? 0 : -1;
       work.keys = 1;
       work.tile = tile;
+      work.local_end = local_rows(p.plan, tile.pair).queries_end;
       if (more) smem.source[turn].start(p, tile, rule);
     }
     work.rows[thread_index()] = query_row(p, tile, thread_index());

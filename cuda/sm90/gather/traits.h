@@ -12,11 +12,38 @@ struct GatherArgs : GatherTiles {
   int64_t items;
 };
 
-// 128 listed keys as the producers tell the consumers. All rows of a tile attend all of them that are there.
+// 128 listed keys as the producers tell the consumers. A word for each of the four lanes that share a query row: bit
+// 2 n + i is key 8 n + 2 lane + i, whose score is element i of its part n.
 struct alignas(16) ListedTile {
-  uint32_t present[kTileKeys / 32];  // bit i: key i is attended
-  float weight;                      // added to the scores, in their units
-  int is_last;                       // of the item
+  uint32_t present[4];  // the key is attended
+  uint32_t local[4];    // but not by queries of the leaf that it is local to
+  float weight;         // added to the scores, in their units
+  int is_last;          // of the item
+
+  // Bits of 32 keys, as a ballot has them, from key 32 * `warp` on.
+  static __device__ __forceinline__ void tell(uint32_t (&words)[4], int warp, uint32_t keys) {
+#pragma unroll
+    for (int lane = 0; lane < 4; ++lane) {
+      const uint32_t pairs = keys >> (2 * lane) & 0x03030303u;
+      reinterpret_cast<uint8_t*>(&words[lane])[warp] =
+          static_cast<uint8_t>(pairs | pairs >> 6 | pairs >> 12 | pairs >> 18);
+    }
+  }
+};
+
+// What a lane needs of it. All rows of a tile attend all keys that are there, but for local ones.
+struct LaneTile {
+  uint32_t present;
+  uint32_t local;
+  float weight;
+  int is_last;
+
+  __device__ __forceinline__ LaneTile() = default;
+  __device__ __forceinline__ LaneTile(const ListedTile& list)
+      : present(list.present[thread_index() % 4]),
+        local(list.local[thread_index() % 4]),
+        weight(list.weight),
+        is_last(list.is_last) {}
 
   __device__ __forceinline__ bool last() const { return is_last != 0; }
   __device__ __forceinline__ bool whole(int) const { return true; }
@@ -29,13 +56,14 @@ struct PairWork {
   int keys;   // 1: key tiles follow
   PairTile tile;
   int rows[kTileRows];  // of q, out and lse; -1: none
+  int local_end;        // rows before it leave local keys out
 };
 
 template <int kHeadDim_, class T>
 struct GatherTraits : ForwardTraits<kHeadDim_, T, KeyLoads::kGathered, false> {
   using Forward = ForwardTraits<kHeadDim_, T, KeyLoads::kGathered, false>;
   using Args = GatherArgs;
-  using Tile = ListedTile;
+  using Tile = LaneTile;
   static constexpr bool kListed = true;
 
   struct Shared {
@@ -58,21 +86,24 @@ struct GatherTraits : ForwardTraits<kHeadDim_, T, KeyLoads::kGathered, false> {
   static_assert(sizeof(Shared) <= 227 * 1024, "the tile must fit a Hopper multiprocessor");
 };
 
-// Adds the weight of a tile to its scores and hides keys that are absent.
-__device__ __forceinline__ void weigh_listed(float (&s)[kTileKeys / 2], const ListedTile& tile) {
+// Which of the rows at `rows` of a warp leave local keys out: bit r is fragment row r.
+__device__ __forceinline__ int local_rows_of(const PairWork& work, const int* rows) {
+  const int* mine = rows + thread_index() % kWarpThreads / 4;
+  return (mine[0] < work.local_end ? 1 : 0) | (mine[8] < work.local_end ? 2 : 0);
+}
+
+// Adds the weight of a tile to its scores and hides keys that are absent, or local to the leaf of a row.
+__device__ __forceinline__ void weigh_listed(float (&s)[kTileKeys / 2], const LaneTile& tile, int local_rows) {
   if (tile.weight != 0.0f) {
 #pragma unroll
     for (int i = 0; i < kTileKeys / 2; ++i) s[i] += tile.weight;
   }
-  if ((tile.present[0] & tile.present[1] & tile.present[2] & tile.present[3]) == ~0u) return;
-  const int column = 2 * (thread_index() % 4);
+  const uint32_t seen[2] = {(local_rows & 1) != 0 ? tile.present & ~tile.local : tile.present,
+                            (local_rows & 2) != 0 ? tile.present & ~tile.local : tile.present};
+  if ((seen[0] & seen[1]) == ~0u) return;
 #pragma unroll
-  for (int n = 0; n < kTileKeys / 8; ++n) {
-    const uint32_t mine = tile.present[n / 4] >> (8 * (n % 4) + column);
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if ((mine >> (i % 2) & 1) == 0) s[4 * n + i] = minus_infinity();
-    }
+  for (int i = 0; i < kTileKeys / 2; ++i) {
+    if ((seen[i / 2 % 2] >> (i / 4 * 2 + i % 2) & 1) == 0) s[i] = minus_infinity();
   }
 }
 

@@ -50,6 +50,12 @@ pub struct HyperConfig {
     /// The first keys, so many, are attended exactly by every query that may see them; 0: none. A sample drawn there is
     /// left out.
     pub sinks: usize,
+    /// A query of a causal call attends at least so many of the newest keys exactly: each exact piece reaches so many
+    /// keys back. At most `min_seq_len`; 0: none, and the only choice for a call that is not causal.
+    pub local_window: usize,
+    /// A query block's keys are those around the buckets of its queries, not those of the block with its number: where
+    /// q and k fill the buckets differently, the numbers drift apart. A key may then be in several blocks or in none.
+    pub align_windows: bool,
     /// Fewer queries are attended exactly; a causal call is halved down to pieces of at most so many tokens, which are
     /// exact. 0 is as 1.
     pub min_seq_len: usize,
@@ -70,6 +76,8 @@ impl Default for HyperConfig {
             sample_size: 256,
             sampling: Sampling::Uniform,
             sinks: 0,
+            local_window: 0,
+            align_windows: false,
             min_seq_len: 4096,
             bucket_order: BucketOrder::Gray,
             center: true,
@@ -110,6 +118,13 @@ impl HyperConfig {
         range("sample_size", self.sample_size, 0, Self::MAX)?;
         range("sinks", self.sinks, 0, Self::MAX_SINKS)?;
         range("min_seq_len", self.min_seq_len, 0, Self::MAX)?;
+        range("local_window", self.local_window, 0, self.min_seq_len)?;
+        if self.local_window > 0 && !mask.causal {
+            return Err(Error::Unsupported {
+                what: format!("HyperAttention with a local_window of {} that is not causal", self.local_window),
+                hint: "its exact pieces are those of a causal call".into(),
+            });
+        }
         if mask.window_left.is_some() || mask.window_right.is_some() {
             return Err(Error::Unsupported {
                 what: "HyperAttention with a window".into(),
@@ -175,7 +190,8 @@ mod tests {
         let config = HyperConfig::default();
         assert_eq!((config.num_projections, config.block_size, config.sample_size), (7, 256, 256));
         assert_eq!((config.min_seq_len, config.seed, config.center), (4096, 0, true));
-        assert_eq!((config.bucket_order, config.sampling, config.sinks), (BucketOrder::Gray, Sampling::Uniform, 0));
+        assert_eq!((config.bucket_order, config.sampling), (BucketOrder::Gray, Sampling::Uniform));
+        assert_eq!((config.sinks, config.local_window, config.align_windows), (0, 0, false));
     }
 
     #[test]
@@ -197,12 +213,16 @@ mod tests {
             (HyperConfig { sample_size: usize::MAX, ..good.clone() }, "sample_size"),
             (HyperConfig { sinks: (1 << 16) + 1, ..good.clone() }, "sinks"),
             (HyperConfig { min_seq_len: usize::MAX, ..good.clone() }, "min_seq_len"),
+            (HyperConfig { local_window: 65, ..good.clone() }, "local_window"),
         ] {
             match bad.validate(&shape(200, 200), &Mask::FULL) {
                 Err(Error::Value { what, .. }) => assert_eq!(what, name),
                 other => panic!("{name}: {other:?}"),
             }
         }
+        let local = HyperConfig { local_window: 64, ..good.clone() };
+        assert!(local.validate(&shape(200, 200), &Mask::CAUSAL).is_ok());
+        assert!(matches!(local.validate(&shape(200, 200), &Mask::FULL), Err(Error::Unsupported { .. })));
         assert!(good.validate(&shape(200, 200), &Mask::CAUSAL).is_ok());
         assert!(good.validate(&shape(100, 127), &Mask::CAUSAL).is_ok());
         assert!(matches!(good.validate(&shape(100, 128), &Mask::CAUSAL), Err(Error::Unsupported { .. })));

@@ -62,6 +62,8 @@ pub(crate) struct Hashed {
     sample_places: Tensor<i32>,
     /// `[nodes, batch, kv_heads, sample_size]`
     sample_rows: Tensor<i32>,
+    /// `[levels, batch, q_heads, windows]`, with aligned windows
+    windows: Option<Tensor<i32>>,
     scratch: Buffer,
     /// Whether `update` has run.
     filled: bool,
@@ -86,6 +88,7 @@ impl HyperPlan {
         }
         let request = abi::lacuna_hyper_plan_params {
             plan: abi::lacuna_gather_plan {
+                block_size: config.block_size as i32,
                 samples: (config.exact() + config.sample_size) as i32,
                 exact: config.exact() as i32,
                 causal: i32::from(mask.causal),
@@ -106,6 +109,7 @@ impl HyperPlan {
         let directions = random::projections(config.seed, shape.head_dim, config.num_projections);
         let AttentionShape { batch, q_heads, kv_heads, q_len, kv_len, head_dim, .. } = *shape;
         let samples = [nodes, batch, kv_heads, config.exact() + config.sample_size];
+        let windows = [levels, batch, q_heads, sizes.windows_of_head as usize];
         Ok(plan(Kind::Hashed(Box::new(Hashed {
             levels,
             directions: Tensor::from_slice(stream, &directions, [1, 1, head_dim, config.num_projections])?,
@@ -116,6 +120,7 @@ impl HyperPlan {
             k_order: Tensor::uninit(stream, [levels, batch, kv_heads, kv_len])?,
             sample_places: Tensor::uninit(stream, samples)?,
             sample_rows: Tensor::uninit(stream, samples)?,
+            windows: config.align_windows.then(|| Tensor::uninit(stream, windows)).transpose()?,
             scratch: stream.alloc_bytes(bytes)?,
             filled: false,
         }))))
@@ -254,7 +259,7 @@ impl HyperPlan {
     pub fn memory_bytes(&self) -> usize {
         let Kind::Hashed(hashed) = &self.kind else { return 0 };
         let words = [&hashed.q_order, &hashed.k_order, &hashed.sample_places, &hashed.sample_rows];
-        let words: usize = words.iter().map(|tensor| tensor.layout().len()).sum();
+        let words: usize = words.into_iter().chain(&hashed.windows).map(|tensor| tensor.layout().len()).sum();
         let ranks = hashed.q_ranks.layout().len() + hashed.k_ranks.layout().len();
         4 * (words + hashed.directions.layout().len()) + 2 * ranks + hashed.scratch.len()
     }
@@ -294,11 +299,14 @@ impl HyperPlan {
             block_size: self.config.block_size as i32,
             samples: (self.config.exact() + self.config.sample_size) as i32,
             exact: self.config.exact() as i32,
+            local: self.config.local_window as i32,
             min_seq_len: self.config.least() as i32,
             q_order: pointer(&hashed.q_order),
             k_order: pointer(&hashed.k_order),
             sample_places: pointer(&hashed.sample_places),
             sample_rows: pointer(&hashed.sample_rows),
+            windows: hashed.windows.as_ref().map_or(std::ptr::null_mut(), pointer),
+            windows_of_head: hashed.windows.as_ref().map_or(0, |windows| windows.dims()[3] as i32),
         }
     }
 }

@@ -45,10 +45,12 @@ enum Kind {
 
 #[derive(Debug, Clone)]
 struct Hashed {
-    /// Keys of a block.
+    /// Keys of a block or window.
     block_size: usize,
     /// Queries of a block.
     query_block: usize,
+    /// `[batch * q_heads][query blocks]`: where the keys of each block begin in the sorted order.
+    starts: Vec<Vec<usize>>,
     /// `[batch * q_heads][queries]`: where each query, counted from the part's first, stands in the sorted order.
     places: Vec<Vec<usize>>,
     /// `[batch * kv_heads][keys]`: the keys of the part in sorted order.
@@ -58,6 +60,8 @@ struct Hashed {
     /// `[batch * kv_heads][sinks]`: positions of the exact keys in that order.
     sinks: Vec<Vec<usize>>,
     log_weight: f64,
+    /// Queries before the first of these do not attend keys from the second on: an exact piece has both.
+    local: [usize; 2],
 }
 
 impl HyperEstimator {
@@ -107,19 +111,17 @@ impl HyperEstimator {
 
     /// The causal call on the tokens of node `node`.
     fn halve(&mut self, config: &HyperConfig, ranks: HyperRanks<'_>, node: usize, tokens: Range<usize>) {
-        if tokens.len() <= config.min_seq_len || tokens.len() == 1 {
-            self.parts.push(Part { queries: tokens.clone(), keys: tokens, kind: Kind::Causal });
+        // Halves below `min_seq_len` attend one another exactly: the piece is exact as a whole.
+        if tokens.len() / 2 < config.least() {
+            let keys = tokens.start.saturating_sub(config.local_window)..tokens.end;
+            self.parts.push(Part { queries: tokens, keys, kind: Kind::Causal });
             return;
         }
         let middle = tokens.start + tokens.len().div_ceil(2);
         let (first, second) = (tokens.start..middle, middle..tokens.end);
         self.halve(config, ranks, 2 * node, first.clone());
         self.halve(config, ranks, 2 * node + 1, second.clone());
-        if second.len() < config.min_seq_len {
-            self.parts.push(Part { queries: second, keys: first, kind: Kind::Full });
-        } else {
-            self.hashed(config, ranks, node, second, first, None);
-        }
+        self.hashed(config, ranks, node, second, first, None);
     }
 
     /// The estimator for the queries `queries` on the keys `keys`, which are node `node`.
@@ -151,6 +153,26 @@ impl HyperEstimator {
             None => config.sampling.places(config.seed, head % shape.kv_heads, node, count, keys.len()),
         };
         let order: Vec<Vec<usize>> = ranks.k.chunks(shape.kv_len).map(|ranks| sorted(ranks, &keys)).collect();
+        let query_block = queries.len().div_ceil(blocks);
+        let starts = |(head, of_queries): (usize, &[u16])| -> Vec<usize> {
+            let (batch, head) = (head / shape.q_heads, head % shape.q_heads);
+            let key_head = batch * shape.kv_heads + head / shape.group();
+            let of_keys = &ranks.k[key_head * shape.kv_len..][..shape.kv_len];
+            let aligned = |block: &[usize]| {
+                let [first, last] = [block[0], block[block.len() - 1]].map(|row| of_queries[row]);
+                let low = order[key_head].partition_point(|&row| of_keys[row] < first);
+                let high = order[key_head].partition_point(|&row| of_keys[row] <= last);
+                (low + high).saturating_sub(config.block_size) / 2
+            };
+            let most = keys.len().saturating_sub(config.block_size);
+            let order = sorted(of_queries, &queries);
+            let query_blocks = order.chunks(query_block);
+            if config.align_windows {
+                query_blocks.map(|block| aligned(block).min(most)).collect()
+            } else {
+                (0..query_blocks.len()).map(|number| number * config.block_size).collect()
+            }
+        };
         let is_sink = |row: usize| row < config.sinks;
         let without_sinks = |head: usize| {
             let mut drawn = samples(head);
@@ -160,12 +182,14 @@ impl HyperEstimator {
         let sinks = |order: &Vec<usize>| (0..order.len()).filter(|&at| is_sink(order[at])).collect();
         let hashed = Hashed {
             block_size: config.block_size,
-            query_block: queries.len().div_ceil(blocks),
+            query_block,
+            starts: ranks.q.chunks(shape.q_len).enumerate().map(starts).collect(),
             places: ranks.q.chunks(shape.q_len).map(places).collect(),
             samples: (0..shape.batch * shape.kv_heads).map(without_sinks).collect(),
             sinks: order.iter().map(sinks).collect(),
             order,
             log_weight: (keys.len() as f64 / config.sample_size as f64).ln(),
+            local: [queries.start + first_piece(config, queries.len()), keys.end - config.local_window],
         };
         self.parts.push(Part { queries, keys, kind: Kind::Hashed(hashed) });
     }
@@ -195,22 +219,34 @@ impl Visibility for HyperEstimator {
                 }
                 Kind::Hashed(hashed) => {
                     let key_head = b * shape.kv_heads + h / shape.group();
-                    let block = hashed.places[b * shape.q_heads + h][t - part.queries.start] / hashed.query_block;
+                    let head = b * shape.q_heads + h;
+                    let block = hashed.places[head][t - part.queries.start] / hashed.query_block;
                     let order = &hashed.order[key_head];
-                    let first = block * hashed.block_size;
-                    for &key in &order[first..order.len().min(first + hashed.block_size)] {
-                        visit(key..key + 1, 0.0);
+                    let first = hashed.starts[head][block];
+                    let window = first..order.len().min(first + hashed.block_size);
+                    let mut visit = |row: usize, log_weight| {
+                        if t >= hashed.local[0] || row < hashed.local[1] {
+                            visit(row..row + 1, log_weight);
+                        }
+                    };
+                    for &key in &order[window.clone()] {
+                        visit(key, 0.0);
                     }
-                    for &at in hashed.sinks[key_head].iter().filter(|&&at| at / hashed.block_size != block) {
-                        visit(order[at]..order[at] + 1, 0.0);
+                    for &at in hashed.sinks[key_head].iter().filter(|at| !window.contains(at)) {
+                        visit(order[at], 0.0);
                     }
-                    for &at in hashed.samples[key_head].iter().filter(|&&at| at / hashed.block_size != block) {
-                        visit(order[at]..order[at] + 1, hashed.log_weight);
+                    for &at in hashed.samples[key_head].iter().filter(|at| !window.contains(at)) {
+                        visit(order[at], hashed.log_weight);
                     }
                 }
             }
         }
     }
+}
+
+/// Tokens of the exact piece that a causal call on `len` tokens begins with.
+fn first_piece(config: &HyperConfig, len: usize) -> usize {
+    if len / 2 < config.least() { len } else { first_piece(config, len.div_ceil(2)) }
 }
 
 fn check(what: &'static str, got: usize, dims: [usize; 3]) -> Result<()> {
