@@ -296,7 +296,7 @@ static void plans(void) {
   config.num_projections = 17;
   REFUSED(lacuna_hyper_create(stream, &shape, &causal, &config, &hyper), VALUE, "num_projections");
   config.num_projections = 7;
-  config.sampling = 3;
+  config.sampling = 4;
   REFUSED(lacuna_hyper_create(stream, &shape, &causal, &config, &hyper), VALUE, "sampling");
   config.sampling = 0;
   config.sinks = -1;
@@ -307,6 +307,14 @@ static void plans(void) {
   config.local_window = 0;
   config.align_windows = 2;
   REFUSED(lacuna_hyper_create(stream, &shape, &causal, &config, &hyper), VALUE, "align_windows");
+  config.align_windows = 0;
+  config.sampling = 3;
+  config.min_seq_len = 16;
+  FINE(lacuna_hyper_create(stream, &shape, &causal, &config, &hyper));
+  REFUSED(lacuna_hyper_update(stream, hyper, &q, &q), VALUE, "update_with_values");
+  REFUSED(lacuna_hyper_update_with_values(stream, hyper, &q, &q, NULL), NULL, "v");
+  FINE(lacuna_hyper_destroy(hyper));
+  hyper = NULL;
   causal.flags |= LACUNA_SOFTCAP;
   causal.softcap = 30.0f;
   REFUSED(lacuna_hyper_create(stream, &shape, &causal, NULL, &hyper), UNSUPPORTED, "HyperAttention");

@@ -24,10 +24,10 @@
 // Memory. Tensors lie where the device of the stream can read them: in host memory for the SIMT host, in the memory of
 // the GPU for CUDA. They are used in the order of the stream given, and nothing is copied. On the SIMT host a call
 // returns when its work is done; on CUDA it returns once the work is queued. lacuna_forward, lacuna_decode,
-// lacuna_merge, lacuna_backward, lacuna_hyper_update, lacuna_hyper_forward, lacuna_hyper_backward, lacuna_gate_select,
-// lacuna_gate_cache_append, lacuna_page_lists, lacuna_s2_cache_append, lacuna_plan_set_mask, lacuna_schedule_rebuild
-// and lacuna_columns_rebuild never allocate device memory, never wait and never copy to the host: a CUDA graph may hold
-// them. Outputs must not overlap inputs or each other.
+// lacuna_merge, lacuna_backward, lacuna_hyper_update, lacuna_hyper_update_with_values, lacuna_hyper_forward,
+// lacuna_hyper_backward, lacuna_gate_select, lacuna_gate_cache_append, lacuna_page_lists, lacuna_s2_cache_append,
+// lacuna_plan_set_mask, lacuna_schedule_rebuild and lacuna_columns_rebuild never allocate device memory, never wait and
+// never copy to the host: a CUDA graph may hold them. Outputs must not overlap inputs or each other.
 #ifndef LACUNA_H
 #define LACUNA_H
 

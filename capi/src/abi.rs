@@ -451,7 +451,8 @@ pub struct lacuna_hyper_config {
     pub seed: u64,
     /// 0: buckets in Gray order; 1: in the order of the published code
     pub compat_buckets: i32,
-    /// samples are drawn: 0: with replacement; 1: without; 2: one in each of equal parts
+    /// samples are drawn: 0: with replacement; 1: without; 2: one in each of equal parts;
+    /// 3: by the squared norms of the rows of v, for lacuna_hyper_update_with_values
     pub sampling: i32,
     /// 0: so many first keys are attended exactly
     pub sinks: i64,
@@ -980,12 +981,20 @@ unsafe extern "C" {
         samples: *const lacuna_tensor,
     ) -> lacuna_status;
     /// Hashes and sorts the rows of q [batch, q_heads, q_len, head_dim] and k [batch, kv_heads, kv_len, head_dim], any
-    /// strides, and draws samples. _SHAPE, _VALUE, _DEVICE, _CUDA, _SIMT.
+    /// strides, and draws samples. _SHAPE, _VALUE (also where samples are drawn by values), _DEVICE, _CUDA, _SIMT.
     pub fn lacuna_hyper_update(
         stream: *mut lacuna_stream,
         hyper: *mut lacuna_hyper,
         q: *const lacuna_tensor,
         k: *const lacuna_tensor,
+    ) -> lacuna_status;
+    /// The same for any sampling; v is as k, and read where samples are drawn by values.
+    pub fn lacuna_hyper_update_with_values(
+        stream: *mut lacuna_stream,
+        hyper: *mut lacuna_hyper,
+        q: *const lacuna_tensor,
+        k: *const lacuna_tensor,
+        v: *const lacuna_tensor,
     ) -> lacuna_status;
     /// 1 when the call is so short that every key is attended.
     pub fn lacuna_hyper_is_exact(hyper: *mut lacuna_hyper, exact: *mut i32) -> lacuna_status;

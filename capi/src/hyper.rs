@@ -46,7 +46,11 @@ fn settings(given: &abi::lacuna_hyper_config) -> Result<HyperConfig> {
             0 => Sampling::Uniform,
             1 => Sampling::Distinct,
             2 => Sampling::Stratified,
-            other => return Err(Failure::value("sampling", "0 (uniform), 1 (distinct) or 2 (stratified)", other)),
+            3 => Sampling::Values,
+            other => {
+                let expected = "0 (uniform), 1 (distinct), 2 (stratified) or 3 (values)";
+                return Err(Failure::value("sampling", expected, other));
+            }
         },
         sinks: size("sinks", given.sinks)?,
         local_window: size("local_window", given.local_window)?,
@@ -122,6 +126,27 @@ pub unsafe extern "C" fn lacuna_hyper_update(
         let mut plan = hyper.write();
         with_half!(plan.shape().dtype, T => {
             plan.update::<T>(&queue.stream, q.view(&queue)?, k.view(&queue)?)?;
+        });
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lacuna_hyper_update_with_values(
+    stream: *mut abi::lacuna_stream,
+    hyper: *mut abi::lacuna_hyper,
+    q: *const abi::lacuna_tensor,
+    k: *const abi::lacuna_tensor,
+    v: *const abi::lacuna_tensor,
+) -> abi::lacuna_status {
+    guard(|| {
+        let (queue, hyper) = (take::<Queue>(stream)?, take::<Hyper>(hyper)?);
+        // SAFETY: the header asks for structs as large as they say, of such memory.
+        let (q, k, v) =
+            unsafe { (Given::read("q", q, &queue)?, Given::read("k", k, &queue)?, Given::read("v", v, &queue)?) };
+        let mut plan = hyper.write();
+        with_half!(plan.shape().dtype, T => {
+            plan.update_with_values::<T>(&queue.stream, q.view(&queue)?, k.view(&queue)?, v.view(&queue)?)?;
         });
         Ok(())
     })

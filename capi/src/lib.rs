@@ -56,5 +56,5 @@ as_declared! {
     cache: lacuna_page_lists lacuna_s2_cache_bytes lacuna_s2_cache_create lacuna_s2_cache_append lacuna_s2_cache_views
         lacuna_s2_cache_destroy;
     hyper: lacuna_hyper_create lacuna_hyper_set_projections lacuna_hyper_set_samples lacuna_hyper_update
-        lacuna_hyper_is_exact lacuna_hyper_workspace lacuna_hyper_forward lacuna_hyper_destroy;
+        lacuna_hyper_update_with_values lacuna_hyper_is_exact lacuna_hyper_workspace lacuna_hyper_forward lacuna_hyper_destroy;
 }

@@ -171,11 +171,12 @@ fn samplings() {
         folder.outputs()
     };
     for causal in [true, false] {
-        let [default, uniform, distinct, stratified] =
-            ["", r#""sampling": "uniform","#, r#""sampling": "distinct","#, r#""sampling": "stratified","#]
-                .map(|sampling| run(sampling, 24, causal).tensors["out"].clone());
-        assert_eq!(default, uniform);
-        assert!(uniform != distinct && uniform != stratified && distinct != stratified);
+        let outputs = ["uniform", "distinct", "stratified", "values"]
+            .map(|sampling| run(&format!(r#""sampling": "{sampling}","#), 24, causal).tensors["out"].clone());
+        assert_eq!(run("", 24, causal).tensors["out"], outputs[0]);
+        for (i, out) in outputs.iter().enumerate() {
+            assert!(outputs[..i].iter().all(|other| other != out), "{i}");
+        }
     }
     // The newest keys of a causal call, attended exactly.
     let local = |window: usize| run(&format!(r#""local_window": {window},"#), 24, true).tensors["out"].clone();

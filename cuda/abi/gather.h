@@ -11,9 +11,9 @@ extern "C" {
 // A pair of query rows and key rows in sorted order. Key block j holds places [j * block_size, (j + 1) * block_size) of
 // the sorted keys; with B such blocks, query block j holds places [j * s, (j + 1) * s) of the sorted queries,
 // s = ceil(queries / B). A query attends the keys of its own number's block, or those of its block's window if the plan
-// has windows, and each sample that lies elsewhere, with the log-weight ln(keys / (samples - exact)). The first `exact`
-// samples stand for themselves alone: their log-weight is 0, and they are keys of rows [0, exact), each listed once at
-// most and not among the other samples.
+// has windows, and each sample that lies elsewhere, with the log-weight ln(keys / (samples - exact)), or its own if the
+// plan has them. The first `exact` samples stand for themselves alone: their log-weight is 0, and they are keys of rows
+// [0, exact), each listed once at most and not among the other samples.
 //
 // causal == 0: one pair, of all queries and all keys; levels is 1.
 // causal == 1 (needs q_len == kv_len): the tokens [0, q_len) are node 1 of a binary tree. A node of n tokens with
@@ -33,9 +33,10 @@ typedef struct lacuna_gather_plan {
   int32_t* q_order;         // [levels, batch, q_heads, q_len] query rows; a pair's at the places of its tokens
   int32_t* k_order;         // [levels, batch, kv_heads, kv_len] key rows; a pair's at the places of its tokens
   int32_t*
-      sample_places;     // [nodes, batch, kv_heads, samples] places in the pair's sorted keys, counted from its first;
-                         // nodes = 2^levels - 1, of pair i at index i - 1. Places outside are attended by nobody
-  int32_t* sample_rows;  // as sample_places: the key rows there
+      sample_places;      // [nodes, batch, kv_heads, samples] places in the pair's sorted keys, counted from its first;
+                          // nodes = 2^levels - 1, of pair i at index i - 1. Places outside are attended by nobody
+  int32_t* sample_rows;   // as sample_places: the key rows there
+  float* sample_weights;  // null, or as sample_places: log-weights; those of exact samples are not read
   int32_t* windows;  // null, or [levels, batch, q_heads, windows_of_head]: the place in the pair's sorted keys where
                      // the block_size keys of a query block begin, ascending. A level's pair of node 2^level + i
                      // begins at i * ceil(keys of the longest pair / block_size). Fewer keys where they end
@@ -47,13 +48,17 @@ typedef enum lacuna_bucket_order {
 } lacuna_bucket_order;
 
 // How the samples of a pair are drawn. x0(i) is the first word of Philox4x32-10 of the counter (i, KV head, node,
-// "samp") under the key `seed`, low word first; the node is 0 when not causal. On average every place has
-// samples / keys of them, for any number of samples, so that all have one weight.
+// "samp") under the key `seed`, low word first; the node is 0 when not causal. But for the last way every place has
+// samples / keys of them on average, for any number of samples, so that all have one weight.
 typedef enum lacuna_sampling {
-  LACUNA_SAMPLING_UNIFORM = 0,    // sample i at floor(x0(i) * keys / 2^32)
-  LACUNA_SAMPLING_DISTINCT = 1,   // at (p(i mod keys) + floor(x0(0) * keys / 2^32)) mod keys, p being the permutation
-                                  // that docs/hyper-attention.md defines: no place twice before every place once
-  LACUNA_SAMPLING_STRATIFIED = 2  // at floor((i + x0(i) / 2^32) * keys / samples): one in each of equal parts
+  LACUNA_SAMPLING_UNIFORM = 0,     // sample i at floor(x0(i) * keys / 2^32)
+  LACUNA_SAMPLING_DISTINCT = 1,    // at (p(i mod keys) + floor(x0(0) * keys / 2^32)) mod keys, p being the permutation
+                                   // that docs/hyper-attention.md defines: no place twice before every place once
+  LACUNA_SAMPLING_STRATIFIED = 2,  // at floor((i + x0(i) / 2^32) * keys / samples): one in each of equal parts
+  LACUNA_SAMPLING_VALUES = 3  // by the squared norms of the rows of v. With n_max the largest of the KV head, in f32,
+                              // key j has the share 1 + floor(4095 * n_j / n_max), or 1 where that is no number;
+                              // samples are stratified over the shares of the pair's keys, in the order of their rows,
+                              // and have the log-weight ln(all those shares / (samples * share))
 } lacuna_sampling;
 
 // Fills a gather plan: bit j of a row's code is x . P_j > 0, rows are sorted by bucket, stably. The keys [0, sinks) are
@@ -67,16 +72,19 @@ typedef struct lacuna_hyper_plan_params {
   int32_t bucket_order;  // lacuna_bucket_order
   int32_t center;        // 1: x minus the mean of its head is hashed
   int32_t draw;          // 1: sample_places are drawn; 0: they are given, and sample_rows alone is written
-  int32_t sampling;      // lacuna_sampling, of places that are drawn
+  int32_t sampling;      // lacuna_sampling, of places that are drawn; plan.sample_weights are those of _VALUES
   int32_t sinks;         // 0..=plan.exact; 0 where places are given
   uint64_t seed;
   const void* q;  // [batch, q_heads, q_len, head_dim]
   const void* k;  // [batch, kv_heads, kv_len, head_dim]
+  const void* v;  // as k; read where samples are drawn by values
   lacuna_strides q_stride;
   lacuna_strides k_stride;
+  lacuna_strides v_stride;
   const float* directions;  // [head_dim, projections] contiguous: P
   uint16_t* q_ranks;        // [batch, q_heads, q_len] places of the rows' buckets
   uint16_t* k_ranks;        // [batch, kv_heads, kv_len]
+  uint16_t* v_shares;       // [batch, kv_heads, kv_len], written where samples are drawn by values
   void* scratch;            // hyper_sizes, aligned to 16 bytes; any contents, free once the work is done
   uint64_t scratch_bytes;
 } lacuna_hyper_plan_params;

@@ -17,6 +17,14 @@ __device__ __forceinline__ ScoreRule gather_rule(float scale) {
   return ScoreRule{scale, 0.0f, transform, transform ? kLog2E : scale * kLog2E};
 }
 
+// The unit that log-weights are divided by before they are added to scores, which are not scaled yet.
+__device__ __forceinline__ float weight_unit(const ScoreRule& rule) { return rule.transform ? 1.0f : rule.scale; }
+
+// The log-weight of drawn samples that have none of their own.
+__device__ __forceinline__ float common_weight(const lacuna_gather_plan& plan, int keys) {
+  return lg2(static_cast<float>(keys) / static_cast<float>(plan.samples - plan.exact)) * kLn2;
+}
+
 // The keys of a block of a pair, its exact samples, and those drawn, each in whole tiles. It lies in shared memory: its
 // state would cost every thread's registers.
 template <int kTileKeys>
@@ -27,12 +35,14 @@ struct SortedKeys {
   int plain_tiles;  // with the log-weight 0: of the block, then of exact samples
   const int32_t* sample_places;
   const int32_t* sample_rows;
+  const float* sample_weights;  // or null
   int exact;
   int drawn;  // 0, as `exact`, where the block is the only one
   int low;    // places of the block: samples there are in it already
   Segment keys;
   LocalRows local;
-  float weight;  // of a sample
+  float weight;  // of drawn samples, in units of scores, unless they have their own
+  float unit;    // of those
 
   __device__ __forceinline__ void start(const lacuna_gather_forward_params& p, const PairTile& work,
                                         const ScoreRule& rule) {
@@ -50,11 +60,12 @@ struct SortedKeys {
     exact = keys.start < plan.exact && !alone ? plan.exact : 0;
     drawn = alone ? 0 : plan.samples - plan.exact;
     plain_tiles = block_tiles + divide_up(exact, kTileKeys);
-    const int64_t first = (work.number * heads + head) * plan.samples + plan.exact - exact;
+    const int64_t first = (pair_number(work.level, work.node) * heads + head) * plan.samples + plan.exact - exact;
     sample_places = plan.sample_places + first;
     sample_rows = plan.sample_rows + first;
-    const float log_weight = lg2(static_cast<float>(keys.len) / static_cast<float>(plan.samples - plan.exact)) * kLn2;
-    weight = rule.transform ? log_weight : log_weight / rule.scale;
+    sample_weights = plan.sample_weights == nullptr ? nullptr : plan.sample_weights + first;
+    unit = weight_unit(rule);
+    weight = sample_weights == nullptr ? common_weight(plan, keys.len) / unit : 0.0f;
   }
 
   __device__ __forceinline__ int count(int tile) const {
@@ -64,7 +75,14 @@ struct SortedKeys {
     return left < 0 ? 0 : left < kTileKeys ? left : kTileKeys;
   }
 
+  // Added to the scores of all keys of a tile.
   __device__ __forceinline__ float weight_of(int tile) const { return tile < plain_tiles ? 0.0f : weight; }
+
+  // Log-weights of a tile's keys, count(tile) of them; null: weight_of(tile) is all.
+  __device__ __forceinline__ const float* weights_of(int tile) const {
+    if (sample_weights == nullptr || tile < plain_tiles) return nullptr;
+    return sample_weights + exact + (tile - plain_tiles) * kTileKeys;
+  }
 
   // Whether queries before local.queries_end leave a key out.
   __device__ __forceinline__ bool is_local(int row) const { return row >= local.keys_from; }

@@ -85,11 +85,10 @@ struct PairTile {
   GatherHead head;
   GatherPair pair;
   int level;
-  int node;        // of the level
-  int64_t number;  // of the pair, in sample_places
-  int block;       // of keys
-  int first;       // place of tile row 0 in the pair's sorted queries
-  int rows;        // 0: the block has nothing to do
+  int node;   // of the level
+  int block;  // of keys
+  int first;  // place of tile row 0 in the pair's sorted queries
+  int rows;   // 0: the block has nothing to do
 };
 
 // Tile `tile` of the pairs of a level, which have room for `per_pair` tiles each.
@@ -103,7 +102,6 @@ __device__ __forceinline__ PairTile pair_tile(const lacuna_shape& shape, const l
   const int of_pair = static_cast<int>(tile % per_pair);
   work.pair = gather_pair(shape, plan, level, node);
   work.node = node;
-  work.number = pair_number(level, node);
   work.block = work.first = work.rows = 0;
   if (work.pair.queries.len == 0) return work;
   const QueryBlocks blocks = query_blocks<kTileRows>(work.pair.queries.len, work.pair.keys.len, plan.block_size);

@@ -56,26 +56,6 @@ __host__ __device__ __forceinline__ GatherPair gather_pair(const lacuna_shape& s
   return GatherPair{{node.start + first, node.len / 2}, {node.start, first}};
 }
 
-// (Query, key) of a pair that a leaf attends, not the pair: queries before `queries_end` and keys from `keys_from` on.
-struct LocalRows {
-  int queries_end;
-  int keys_from;
-};
-
-__host__ __device__ __forceinline__ LocalRows local_rows(const lacuna_gather_plan& plan, const GatherPair& pair) {
-  const int keys_end = pair.keys.start + pair.keys.len;
-  if (plan.local == 0) return LocalRows{pair.queries.start, keys_end};
-  // Those of the leaf that the queries begin with: the first half of the first half of ...
-  int len = pair.queries.len;
-  while (has_halves(len, plan.min_seq_len)) len -= len / 2;
-  return LocalRows{pair.queries.start + len, keys_end - plan.local};
-}
-
-// First key of a leaf: leaves have min_seq_len tokens or more, so that `local` keys are there unless it is the first.
-__host__ __device__ __forceinline__ int leaf_keys_start(const lacuna_gather_plan& plan, const Segment& leaf) {
-  return leaf.start < plan.local ? 0 : leaf.start - plan.local;
-}
-
 // The leaf that holds token `token` of n.
 __host__ __device__ __forceinline__ Segment leaf_of(int n, const lacuna_gather_plan& plan, int token) {
   Segment node{0, n};
@@ -86,6 +66,25 @@ __host__ __device__ __forceinline__ Segment leaf_of(int n, const lacuna_gather_p
     node.len = second ? node.len / 2 : first;
   }
   return node;
+}
+
+// (Query, key) of a pair that a leaf attends, not the pair: queries before `queries_end` and keys from `keys_from` on.
+struct LocalRows {
+  int queries_end;
+  int keys_from;
+};
+
+__host__ __device__ __forceinline__ LocalRows local_rows(const lacuna_gather_plan& plan, const GatherPair& pair) {
+  const int keys_end = pair.keys.start + pair.keys.len;
+  if (plan.local == 0) return LocalRows{pair.queries.start, keys_end};
+  // Those of the leaf that the queries begin with.
+  const int first_leaf = leaf_of(pair.queries.len, plan, 0).len;
+  return LocalRows{pair.queries.start + first_leaf, keys_end - plan.local};
+}
+
+// First key of a leaf: leaves have min_seq_len tokens or more, so that `local` keys are there unless it is the first.
+__host__ __device__ __forceinline__ int leaf_keys_start(const lacuna_gather_plan& plan, const Segment& leaf) {
+  return leaf.start < plan.local ? 0 : leaf.start - plan.local;
 }
 
 // Packed row of query `row` of a pair in a level's partials: the pairs of a level take q_len / 2 rows at most.

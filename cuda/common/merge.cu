@@ -10,8 +10,6 @@ namespace LACUNA_NS {
 namespace {
 
 constexpr int kRowWarps = 4;
-constexpr float kLog2E = 1.4426950408889634f;
-constexpr float kLn2 = 0.6931471805599453f;
 
 template <class T>
 __global__ void __launch_bounds__(kRowWarps * 32) merge_kernel(const __grid_constant__ lacuna_merge_params p) {

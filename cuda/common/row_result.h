@@ -6,9 +6,6 @@
 
 namespace LACUNA_NS {
 
-constexpr float kLog2E = 1.4426950408889634f;
-constexpr float kLn2 = 0.6931471805599453f;
-
 struct RowResult {
   float factor;  // of the accumulated output
   float lse;     // natural log

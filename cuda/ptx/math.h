@@ -6,6 +6,9 @@
 
 namespace LACUNA_NS {
 
+constexpr float kLog2E = 1.4426950408889634f;
+constexpr float kLn2 = 0.6931471805599453f;
+
 // 2^x; ex2(-inf) = +0.
 __device__ __forceinline__ float ex2(float x) {
 #if LACUNA_SIMT

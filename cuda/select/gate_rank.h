@@ -9,8 +9,6 @@
 namespace LACUNA_NS {
 
 constexpr int32_t kAllTies = 0x7fffffff;
-constexpr float kLog2E = 1.44269504088896340736f;
-constexpr float kLn2 = 0.69314718055994530942f;
 
 // Taken are the scores above `at`, and of those equal to it the first `ties`.
 struct Cutoff {

@@ -61,6 +61,12 @@ uint64_t lay_out(const lacuna_hyper_plan_params& p, int levels, Scratch& scratch
   const bool spare = scratch.passes > 1;
   scratch.q_spare = reinterpret_cast<int32_t*>(take(spare ? levels * scratch.q.heads * shape.q_len : 0));
   scratch.k_spare = reinterpret_cast<int32_t*>(take(spare ? levels * scratch.k.heads * shape.kv_len : 0));
+  const int64_t rows = draws_by_values(p) ? scratch.k.heads * shape.kv_len : 0;
+  const int64_t row_parts = draws_by_values(p) ? scratch.k.heads * divide_up(shape.kv_len, kShareRows) : 0;
+  scratch.norms = reinterpret_cast<float*>(take(rows));
+  scratch.most = reinterpret_cast<float*>(take(row_parts));
+  scratch.share_sums = reinterpret_cast<int64_t*>(take(2 * row_parts));
+  scratch.share_ends = reinterpret_cast<int64_t*>(take(2 * rows));
   return bytes;
 }
 
@@ -88,8 +94,11 @@ int32_t hyper_plan(const lacuna_hyper_plan_params* params, void* stream) {
                  "bucket_order must be 0 (Gray) or 1 (compat), got %d", p.bucket_order);
   LACUNA_REQUIRE((p.center == 0 || p.center == 1) && (p.draw == 0 || p.draw == 1),
                  "center and draw must be 0 or 1, got %d and %d", p.center, p.draw);
-  LACUNA_REQUIRE(p.sampling >= LACUNA_SAMPLING_UNIFORM && p.sampling <= LACUNA_SAMPLING_STRATIFIED,
-                 "sampling must be 0 (uniform), 1 (distinct) or 2 (stratified), got %d", p.sampling);
+  LACUNA_REQUIRE(p.sampling >= LACUNA_SAMPLING_UNIFORM && p.sampling <= LACUNA_SAMPLING_VALUES,
+                 "sampling must be 0 (uniform), 1 (distinct), 2 (stratified) or 3 (values), got %d", p.sampling);
+  LACUNA_REQUIRE((p.plan.sample_weights != nullptr) == draws_by_values(p),
+                 "sample_weights must be there for samples drawn by values, and null for others");
+  LACUNA_REQUIRE(!draws_by_values(p) || (p.v != nullptr && p.v_shares != nullptr), "v or v_shares is null");
   LACUNA_REQUIRE(p.sinks >= 0 && p.sinks <= p.plan.exact && (p.sinks == 0 || p.draw == 1),
                  "sinks must be in 0..=exact (%d), and 0 for given samples, got %d", p.plan.exact, p.sinks);
   LACUNA_REQUIRE(
@@ -104,7 +113,8 @@ int32_t hyper_plan(const lacuna_hyper_plan_params* params, void* stream) {
   LACUNA_CHECK(launch_hash(p, scratch, stream));
   LACUNA_CHECK(launch_sort(p, scratch, stream));
   if (p.plan.windows != nullptr) LACUNA_CHECK(launch_windows(p, stream));
-  return p.plan.samples > 0 ? launch_samples(p, stream) : static_cast<int32_t>(LACUNA_OK);
+  if (draws_by_values(p)) LACUNA_CHECK(launch_shares(p, scratch, stream));
+  return p.plan.samples > 0 ? launch_samples(p, scratch, stream) : static_cast<int32_t>(LACUNA_OK);
 }
 
 }  // namespace LACUNA_NS

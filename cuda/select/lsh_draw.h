@@ -60,6 +60,18 @@ __device__ __forceinline__ uint32_t draw_stratified(const Draw& draw, uint32_t i
   return static_cast<uint32_t>(before / draw.samples + rest / (static_cast<uint64_t>(draw.samples) << 32));
 }
 
+// The sample's place among `total` shares: floor(f * total / 2^64), f being floor((i * 2^32 + x0) * 2^32 / samples).
+__device__ __forceinline__ int64_t draw_share(const Draw& draw, uint32_t i, int64_t total) {
+  const uint64_t along = static_cast<uint64_t>(i) << 32 | sample_word(draw, i);
+  const uint64_t high = along / draw.samples;
+  const uint64_t low = ((along % draw.samples) << 32) / draw.samples;
+  const uint64_t total_high = static_cast<uint64_t>(total) >> 32;
+  const uint64_t total_low = static_cast<uint32_t>(total);
+  const uint64_t middle = high * total_low + (low * total_low >> 32);
+  const uint64_t rest = static_cast<uint32_t>(middle) + low * total_high;
+  return static_cast<int64_t>(high * total_high + (middle >> 32) + (rest >> 32));
+}
+
 __device__ __forceinline__ int32_t draw_place(const Draw& draw, int32_t sampling, uint32_t i) {
   switch (sampling) {
     case LACUNA_SAMPLING_DISTINCT:

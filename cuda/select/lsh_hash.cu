@@ -1,10 +1,10 @@
 // Angular hash buckets of the rows of q and k, in f32: means of the heads, then the signs of x . P_j.
 #include "common/alignment.h"
 #include "common/validate.h"
-#include "ptx/cvt.h"
 #include "ptx/math.h"
 #include "ptx/shared.h"
 #include "ptx/thread.h"
+#include "select/eight.h"
 #include "select/lsh.h"
 
 namespace LACUNA_NS {
@@ -61,24 +61,6 @@ __device__ __forceinline__ Rows<T> rows_of(const HashArgs& args, int64_t index, 
 inline int64_t parts_of_all(const HashArgs& args, int size) {
   const lacuna_shape& shape = args.params.shape;
   return args.scratch.q.heads * divide_up(shape.q_len, size) + args.scratch.k.heads * divide_up(shape.kv_len, size);
-}
-
-template <class T>
-struct alignas(16) Eight {
-  T x[8];
-};
-
-template <class T>
-__device__ __forceinline__ void load_eight(float (&to)[8], const T* from, bool vectors) {
-  Eight<T> eight;
-  if (vectors) {
-    eight = *reinterpret_cast<const Eight<T>*>(from);
-  } else {
-#pragma unroll
-    for (int i = 0; i < 8; ++i) eight.x[i] = from[i];
-  }
-#pragma unroll
-  for (int i = 0; i < 8; ++i) to[i] = to_float(eight.x[i]);
 }
 
 // Where the sums of a part go.

@@ -73,7 +73,7 @@ def attention_backward(
     kept = {name: array.tensor(name) for name, array in arrays.items() if array is not None}
     gradients = struct("gradients", **{name: ctypes.addressof(tensor) for name, tensor in kept.items()})
     if isinstance(plan, Hyper):
-        inputs = [ctypes.byref(kept["q"]), ctypes.byref(kept["k"])]
+        inputs = [ctypes.byref(kept[name]) for name in ("q", "k", "v")]
         plan.backward(queue, shape, given, tensors.like, inputs, gradients, workspace)
         return tuple(results)
     planner = planner_of(plan, given.causal)

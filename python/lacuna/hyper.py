@@ -13,7 +13,7 @@ from ._errors import InvalidArgument
 from ._library import Handle, call, struct
 from ._request import Options, Shape, integer
 
-_SAMPLINGS = ("uniform", "distinct", "stratified")
+_SAMPLINGS = ("uniform", "distinct", "stratified", "values")
 
 
 class Hyper:
@@ -26,7 +26,8 @@ class Hyper:
         sinks: so many first keys are attended exactly; not with given samples.
         local_window: at least so many of the newest keys are attended exactly; at most min_seq_len, in causal calls.
         align_windows: the keys of a query block are those around the buckets of its queries.
-        sampling: "uniform" with replacement, "distinct" without, or "stratified": one in each of equal parts.
+        sampling: "uniform" with replacement, "distinct" without, "stratified": one in each of equal parts, or "values":
+            by the squared norms of the rows of v.
         min_seq_len: shorter calls, and pieces of causal calls, are exact.
         bucket_order: "gray", or "compat" for the order of the published code.
         center: hash x - mean in place of x.
@@ -55,7 +56,7 @@ class Hyper:
         if bucket_order not in ("gray", "compat"):
             raise InvalidArgument(f"bucket_order must be 'gray' or 'compat', got {bucket_order!r}")
         if sampling not in _SAMPLINGS:
-            raise InvalidArgument(f"sampling must be 'uniform', 'distinct' or 'stratified', got {sampling!r}")
+            raise InvalidArgument(f"sampling must be one of {', '.join(map(repr, _SAMPLINGS))}, got {sampling!r}")
         if not 0 <= seed < 1 << 64:
             raise InvalidArgument(f"seed must be in 0..2^64, got {seed}")
         sizes = {
@@ -95,7 +96,7 @@ class Hyper:
         call("hyper_workspace", handle.value, ctypes.byref(size))
         memory, address = workspace(like, stream, size.value)
         with lock:
-            call("hyper_update", stream.value, handle.value, *inputs[:2])
+            call("hyper_update_with_values", stream.value, handle.value, *inputs)
             call("hyper_forward", stream.value, handle.value, *inputs, *outputs, address, size.value)
         del memory
 
@@ -115,7 +116,7 @@ class Hyper:
         call("hyper_backward_workspace", stream.value, handle.value, ctypes.byref(size))
         memory, address = workspace(like, stream, size.value)
         with lock:
-            call("hyper_update", stream.value, handle.value, *inputs)
+            call("hyper_update_with_values", stream.value, handle.value, *inputs)
             call("hyper_backward", stream.value, handle.value, ctypes.byref(gradients), address, size.value)
         del memory
 

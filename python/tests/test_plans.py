@@ -104,6 +104,9 @@ def test_hyper(inputs):
         # Every key once.
         out = lacuna.attention(q, k, v, plan=lacuna.Hyper(**settings, sample_size=200), dtype="bf16")
         check(given.number(out), *given.values, True, "bf16")
+    by_values = lacuna.Hyper(block_size=32, sample_size=64, min_seq_len=64, seed=5, sampling="values")
+    out = lacuna.attention(q, k, v, plan=by_values, dtype="bf16")
+    assert (out != first).any() and (out == lacuna.attention(q, k, v, plan=by_values, dtype="bf16")).all()
     out = lacuna.attention(q, k, v, plan=lacuna.Hyper(block_size=32, min_seq_len=64, sinks=200), dtype="bf16")
     check(given.number(out), *given.values, True, "bf16")
     aligned = lacuna.Hyper(block_size=32, sample_size=64, min_seq_len=64, seed=5, align_windows=True)
@@ -114,7 +117,7 @@ def test_hyper(inputs):
     check(out, *(x[:, :, :100] for x in given.values), visible(100, 100, True), "bf16")
     with pytest.raises(lacuna.Unsupported, match="local_window"):
         lacuna.attention(q, k, v, plan=local, dtype="bf16")
-    with pytest.raises(lacuna.InvalidArgument, match="sampling must be 'uniform'"):
+    with pytest.raises(lacuna.InvalidArgument, match="sampling must be one of 'uniform', "):
         lacuna.Hyper(sampling="strata")
     causal = lacuna.attention(q, k, v, plan=plan, causal=True, dtype="bf16")
     check(

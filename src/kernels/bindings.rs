@@ -1360,9 +1360,9 @@ impl Default for lacuna_block_max_params {
 /// A pair of query rows and key rows in sorted order. Key block j holds places [j * block_size, (j + 1) * block_size) of
 /// the sorted keys; with B such blocks, query block j holds places [j * s, (j + 1) * s) of the sorted queries,
 /// s = ceil(queries / B). A query attends the keys of its own number's block, or those of its block's window if the plan
-/// has windows, and each sample that lies elsewhere, with the log-weight ln(keys / (samples - exact)). The first `exact`
-/// samples stand for themselves alone: their log-weight is 0, and they are keys of rows [0, exact), each listed once at
-/// most and not among the other samples.
+/// has windows, and each sample that lies elsewhere, with the log-weight ln(keys / (samples - exact)), or its own if the
+/// plan has them. The first `exact` samples stand for themselves alone: their log-weight is 0, and they are keys of rows
+/// [0, exact), each listed once at most and not among the other samples.
 ///
 /// causal == 0: one pair, of all queries and all keys; levels is 1.
 /// causal == 1 (needs q_len == kv_len): the tokens [0, q_len) are node 1 of a binary tree. A node of n tokens with
@@ -1396,6 +1396,8 @@ pub struct lacuna_gather_plan {
     pub sample_places: *mut i32,
     /// as sample_places: the key rows there
     pub sample_rows: *mut i32,
+    /// null, or as sample_places: log-weights; those of exact samples are not read
+    pub sample_weights: *mut f32,
     /// null, or [levels, batch, q_heads, windows_of_head]: the place in the pair's sorted keys where
     /// the block_size keys of a query block begin, ascending. A level's pair of node 2^level + i
     /// begins at i * ceil(keys of the longest pair / block_size). Fewer keys where they end
@@ -1403,7 +1405,7 @@ pub struct lacuna_gather_plan {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_gather_plan"][::core::mem::size_of::<lacuna_gather_plan>() - 72usize];
+    ["Size of lacuna_gather_plan"][::core::mem::size_of::<lacuna_gather_plan>() - 80usize];
     ["Alignment of lacuna_gather_plan"][::core::mem::align_of::<lacuna_gather_plan>() - 8usize];
     ["Offset of field: lacuna_gather_plan::causal"][::core::mem::offset_of!(lacuna_gather_plan, causal) - 0usize];
     ["Offset of field: lacuna_gather_plan::levels"][::core::mem::offset_of!(lacuna_gather_plan, levels) - 4usize];
@@ -1422,7 +1424,9 @@ const _: () = {
         [::core::mem::offset_of!(lacuna_gather_plan, sample_places) - 48usize];
     ["Offset of field: lacuna_gather_plan::sample_rows"]
         [::core::mem::offset_of!(lacuna_gather_plan, sample_rows) - 56usize];
-    ["Offset of field: lacuna_gather_plan::windows"][::core::mem::offset_of!(lacuna_gather_plan, windows) - 64usize];
+    ["Offset of field: lacuna_gather_plan::sample_weights"]
+        [::core::mem::offset_of!(lacuna_gather_plan, sample_weights) - 64usize];
+    ["Offset of field: lacuna_gather_plan::windows"][::core::mem::offset_of!(lacuna_gather_plan, windows) - 72usize];
 };
 impl Default for lacuna_gather_plan {
     fn default() -> Self {
@@ -1445,9 +1449,14 @@ pub const LACUNA_SAMPLING_UNIFORM: lacuna_sampling = 0;
 pub const LACUNA_SAMPLING_DISTINCT: lacuna_sampling = 1;
 /// at floor((i + x0(i) / 2^32) * keys / samples): one in each of equal parts
 pub const LACUNA_SAMPLING_STRATIFIED: lacuna_sampling = 2;
+/// by the squared norms of the rows of v. With n_max the largest of the KV head, in f32, key
+/// j has the share 1 + floor(4095 * n_j / n_max), or 1 where that is no number; samples
+/// are stratified over the shares of the pair's keys, in the order of their rows, and have
+/// the log-weight ln(all those shares / (samples * share))
+pub const LACUNA_SAMPLING_VALUES: lacuna_sampling = 3;
 /// How the samples of a pair are drawn. x0(i) is the first word of Philox4x32-10 of the counter (i, KV head, node,
-/// "samp") under the key `seed`, low word first; the node is 0 when not causal. On average every place has
-/// samples / keys of them, for any number of samples, so that all have one weight.
+/// "samp") under the key `seed`, low word first; the node is 0 when not causal. But for the last way every place has
+/// samples / keys of them on average, for any number of samples, so that all have one weight.
 pub type lacuna_sampling = i32;
 /// Fills a gather plan: bit j of a row's code is x . P_j > 0, rows are sorted by bucket, stably. The keys [0, sinks) are
 /// exact samples of the pairs that have them; samples drawn there are left out, so that none counts twice. Windows are
@@ -1467,7 +1476,7 @@ pub struct lacuna_hyper_plan_params {
     pub center: i32,
     /// 1: sample_places are drawn; 0: they are given, and sample_rows alone is written
     pub draw: i32,
-    /// lacuna_sampling, of places that are drawn
+    /// lacuna_sampling, of places that are drawn; plan.sample_weights are those of _VALUES
     pub sampling: i32,
     /// 0..=plan.exact; 0 where places are given
     pub sinks: i32,
@@ -1476,56 +1485,66 @@ pub struct lacuna_hyper_plan_params {
     pub q: *const ::core::ffi::c_void,
     /// [batch, kv_heads, kv_len, head_dim]
     pub k: *const ::core::ffi::c_void,
+    /// as k; read where samples are drawn by values
+    pub v: *const ::core::ffi::c_void,
     pub q_stride: lacuna_strides,
     pub k_stride: lacuna_strides,
+    pub v_stride: lacuna_strides,
     /// [head_dim, projections] contiguous: P
     pub directions: *const f32,
     /// [batch, q_heads, q_len] places of the rows' buckets
     pub q_ranks: *mut u16,
     /// [batch, kv_heads, kv_len]
     pub k_ranks: *mut u16,
+    /// [batch, kv_heads, kv_len], written where samples are drawn by values
+    pub v_shares: *mut u16,
     /// hyper_sizes, aligned to 16 bytes; any contents, free once the work is done
     pub scratch: *mut ::core::ffi::c_void,
     pub scratch_bytes: u64,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_hyper_plan_params"][::core::mem::size_of::<lacuna_hyper_plan_params>() - 304usize];
+    ["Size of lacuna_hyper_plan_params"][::core::mem::size_of::<lacuna_hyper_plan_params>() - 352usize];
     ["Alignment of lacuna_hyper_plan_params"][::core::mem::align_of::<lacuna_hyper_plan_params>() - 8usize];
     ["Offset of field: lacuna_hyper_plan_params::shape"]
         [::core::mem::offset_of!(lacuna_hyper_plan_params, shape) - 0usize];
     ["Offset of field: lacuna_hyper_plan_params::plan"]
         [::core::mem::offset_of!(lacuna_hyper_plan_params, plan) - 96usize];
     ["Offset of field: lacuna_hyper_plan_params::projections"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, projections) - 168usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, projections) - 176usize];
     ["Offset of field: lacuna_hyper_plan_params::bucket_order"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, bucket_order) - 172usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, bucket_order) - 180usize];
     ["Offset of field: lacuna_hyper_plan_params::center"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, center) - 176usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, center) - 184usize];
     ["Offset of field: lacuna_hyper_plan_params::draw"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, draw) - 180usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, draw) - 188usize];
     ["Offset of field: lacuna_hyper_plan_params::sampling"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, sampling) - 184usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, sampling) - 192usize];
     ["Offset of field: lacuna_hyper_plan_params::sinks"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, sinks) - 188usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, sinks) - 196usize];
     ["Offset of field: lacuna_hyper_plan_params::seed"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, seed) - 192usize];
-    ["Offset of field: lacuna_hyper_plan_params::q"][::core::mem::offset_of!(lacuna_hyper_plan_params, q) - 200usize];
-    ["Offset of field: lacuna_hyper_plan_params::k"][::core::mem::offset_of!(lacuna_hyper_plan_params, k) - 208usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, seed) - 200usize];
+    ["Offset of field: lacuna_hyper_plan_params::q"][::core::mem::offset_of!(lacuna_hyper_plan_params, q) - 208usize];
+    ["Offset of field: lacuna_hyper_plan_params::k"][::core::mem::offset_of!(lacuna_hyper_plan_params, k) - 216usize];
+    ["Offset of field: lacuna_hyper_plan_params::v"][::core::mem::offset_of!(lacuna_hyper_plan_params, v) - 224usize];
     ["Offset of field: lacuna_hyper_plan_params::q_stride"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, q_stride) - 216usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, q_stride) - 232usize];
     ["Offset of field: lacuna_hyper_plan_params::k_stride"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, k_stride) - 240usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, k_stride) - 256usize];
+    ["Offset of field: lacuna_hyper_plan_params::v_stride"]
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, v_stride) - 280usize];
     ["Offset of field: lacuna_hyper_plan_params::directions"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, directions) - 264usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, directions) - 304usize];
     ["Offset of field: lacuna_hyper_plan_params::q_ranks"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, q_ranks) - 272usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, q_ranks) - 312usize];
     ["Offset of field: lacuna_hyper_plan_params::k_ranks"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, k_ranks) - 280usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, k_ranks) - 320usize];
+    ["Offset of field: lacuna_hyper_plan_params::v_shares"]
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, v_shares) - 328usize];
     ["Offset of field: lacuna_hyper_plan_params::scratch"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, scratch) - 288usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, scratch) - 336usize];
     ["Offset of field: lacuna_hyper_plan_params::scratch_bytes"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, scratch_bytes) - 296usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, scratch_bytes) - 344usize];
 };
 impl Default for lacuna_hyper_plan_params {
     fn default() -> Self {
@@ -1589,40 +1608,40 @@ pub struct lacuna_gather_forward_params {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_gather_forward_params"][::core::mem::size_of::<lacuna_gather_forward_params>() - 352usize];
+    ["Size of lacuna_gather_forward_params"][::core::mem::size_of::<lacuna_gather_forward_params>() - 360usize];
     ["Alignment of lacuna_gather_forward_params"][::core::mem::align_of::<lacuna_gather_forward_params>() - 8usize];
     ["Offset of field: lacuna_gather_forward_params::shape"]
         [::core::mem::offset_of!(lacuna_gather_forward_params, shape) - 0usize];
     ["Offset of field: lacuna_gather_forward_params::plan"]
         [::core::mem::offset_of!(lacuna_gather_forward_params, plan) - 96usize];
     ["Offset of field: lacuna_gather_forward_params::q"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, q) - 168usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, q) - 176usize];
     ["Offset of field: lacuna_gather_forward_params::k"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, k) - 176usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, k) - 184usize];
     ["Offset of field: lacuna_gather_forward_params::v"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, v) - 184usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, v) - 192usize];
     ["Offset of field: lacuna_gather_forward_params::out"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, out) - 192usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, out) - 200usize];
     ["Offset of field: lacuna_gather_forward_params::lse"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, lse) - 200usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, lse) - 208usize];
     ["Offset of field: lacuna_gather_forward_params::q_stride"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, q_stride) - 208usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, q_stride) - 216usize];
     ["Offset of field: lacuna_gather_forward_params::k_stride"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, k_stride) - 232usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, k_stride) - 240usize];
     ["Offset of field: lacuna_gather_forward_params::v_stride"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, v_stride) - 256usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, v_stride) - 264usize];
     ["Offset of field: lacuna_gather_forward_params::out_stride"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, out_stride) - 280usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, out_stride) - 288usize];
     ["Offset of field: lacuna_gather_forward_params::lse_stride"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, lse_stride) - 304usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, lse_stride) - 312usize];
     ["Offset of field: lacuna_gather_forward_params::scale"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, scale) - 328usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, scale) - 336usize];
     ["Offset of field: lacuna_gather_forward_params::family"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, family) - 332usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, family) - 340usize];
     ["Offset of field: lacuna_gather_forward_params::partial_out"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, partial_out) - 336usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, partial_out) - 344usize];
     ["Offset of field: lacuna_gather_forward_params::partial_lse"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, partial_lse) - 344usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, partial_lse) - 352usize];
 };
 impl Default for lacuna_gather_forward_params {
     fn default() -> Self {
@@ -1663,34 +1682,34 @@ pub struct lacuna_gather_backward_params {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_gather_backward_params"][::core::mem::size_of::<lacuna_gather_backward_params>() - 528usize];
+    ["Size of lacuna_gather_backward_params"][::core::mem::size_of::<lacuna_gather_backward_params>() - 536usize];
     ["Alignment of lacuna_gather_backward_params"][::core::mem::align_of::<lacuna_gather_backward_params>() - 8usize];
     ["Offset of field: lacuna_gather_backward_params::forward"]
         [::core::mem::offset_of!(lacuna_gather_backward_params, forward) - 0usize];
     ["Offset of field: lacuna_gather_backward_params::dout"]
-        [::core::mem::offset_of!(lacuna_gather_backward_params, dout) - 352usize];
+        [::core::mem::offset_of!(lacuna_gather_backward_params, dout) - 360usize];
     ["Offset of field: lacuna_gather_backward_params::dlse"]
-        [::core::mem::offset_of!(lacuna_gather_backward_params, dlse) - 360usize];
+        [::core::mem::offset_of!(lacuna_gather_backward_params, dlse) - 368usize];
     ["Offset of field: lacuna_gather_backward_params::dq"]
-        [::core::mem::offset_of!(lacuna_gather_backward_params, dq) - 368usize];
+        [::core::mem::offset_of!(lacuna_gather_backward_params, dq) - 376usize];
     ["Offset of field: lacuna_gather_backward_params::dk"]
-        [::core::mem::offset_of!(lacuna_gather_backward_params, dk) - 376usize];
+        [::core::mem::offset_of!(lacuna_gather_backward_params, dk) - 384usize];
     ["Offset of field: lacuna_gather_backward_params::dv"]
-        [::core::mem::offset_of!(lacuna_gather_backward_params, dv) - 384usize];
+        [::core::mem::offset_of!(lacuna_gather_backward_params, dv) - 392usize];
     ["Offset of field: lacuna_gather_backward_params::dout_stride"]
-        [::core::mem::offset_of!(lacuna_gather_backward_params, dout_stride) - 392usize];
+        [::core::mem::offset_of!(lacuna_gather_backward_params, dout_stride) - 400usize];
     ["Offset of field: lacuna_gather_backward_params::dlse_stride"]
-        [::core::mem::offset_of!(lacuna_gather_backward_params, dlse_stride) - 416usize];
+        [::core::mem::offset_of!(lacuna_gather_backward_params, dlse_stride) - 424usize];
     ["Offset of field: lacuna_gather_backward_params::dq_stride"]
-        [::core::mem::offset_of!(lacuna_gather_backward_params, dq_stride) - 440usize];
+        [::core::mem::offset_of!(lacuna_gather_backward_params, dq_stride) - 448usize];
     ["Offset of field: lacuna_gather_backward_params::dk_stride"]
-        [::core::mem::offset_of!(lacuna_gather_backward_params, dk_stride) - 464usize];
+        [::core::mem::offset_of!(lacuna_gather_backward_params, dk_stride) - 472usize];
     ["Offset of field: lacuna_gather_backward_params::dv_stride"]
-        [::core::mem::offset_of!(lacuna_gather_backward_params, dv_stride) - 488usize];
+        [::core::mem::offset_of!(lacuna_gather_backward_params, dv_stride) - 496usize];
     ["Offset of field: lacuna_gather_backward_params::workspace"]
-        [::core::mem::offset_of!(lacuna_gather_backward_params, workspace) - 512usize];
+        [::core::mem::offset_of!(lacuna_gather_backward_params, workspace) - 520usize];
     ["Offset of field: lacuna_gather_backward_params::workspace_bytes"]
-        [::core::mem::offset_of!(lacuna_gather_backward_params, workspace_bytes) - 520usize];
+        [::core::mem::offset_of!(lacuna_gather_backward_params, workspace_bytes) - 528usize];
 };
 impl Default for lacuna_gather_backward_params {
     fn default() -> Self {

@@ -287,15 +287,19 @@ mod tests {
     #[test]
     fn gradients_of_hyper_attention_match_finite_differences() {
         use super::super::{HyperEstimator, HyperRanks};
-        use crate::{HyperConfig, Mask};
+        use crate::{HyperConfig, Mask, Sampling};
         let (q_ranks, k_ranks): (Vec<u16>, Vec<u16>) =
             ((0..2 * 4 * 7).map(|i| i * 5 % 4).collect(), (0..2 * 2 * 7).map(|i| i * 3 % 4).collect());
+        let shares: Vec<u16> = (0..2 * 2 * 7).map(|i| 1 + i * 5 % 9).collect();
         let shape = AttentionShape { q_len: 7, kv_len: 7, ..SHAPE };
         let config = HyperConfig { block_size: 2, sample_size: 3, min_seq_len: 1, ..HyperConfig::default() };
         let (dout, dlse) = (numbers(4, 2 * 4 * 7 * 4), numbers(5, 2 * 4 * 7));
-        for (mask, sinks) in [(Mask::FULL, 0), (Mask::CAUSAL, 0), (Mask::FULL, 2)] {
-            let config = HyperConfig { sinks, ..config.clone() };
-            let ranks = HyperRanks { q: &q_ranks, k: &k_ranks };
+        let [uniform, values] = [Sampling::Uniform, Sampling::Values];
+        for (mask, sinks, sampling) in
+            [(Mask::FULL, 0, uniform), (Mask::CAUSAL, 0, uniform), (Mask::FULL, 2, uniform), (Mask::CAUSAL, 0, values)]
+        {
+            let config = HyperConfig { sinks, sampling, ..config.clone() };
+            let ranks = HyperRanks { q: &q_ranks, k: &k_ranks, v_shares: Some(&shares) };
             let visible = HyperEstimator::new(&config, &shape, &mask, ranks, None).unwrap();
             let mut tensors = [numbers(1, 2 * 4 * 7 * 4), numbers(2, 2 * 2 * 7 * 4), numbers(3, 2 * 2 * 7 * 4)];
             let [q, k, v] = &tensors;

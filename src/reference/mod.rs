@@ -18,7 +18,7 @@ mod visibility;
 pub use compare::{Comparison, Expected, LseComparison, Measure, NonFinite, compare_lse};
 pub use forward::{ExpectedOutput, Output};
 pub use gradient::{ExpectedGradients, Gradients};
-pub use hyper::{HyperEstimator, HyperHash, HyperRanks, hash as hyper_hash};
+pub use hyper::{HyperEstimator, HyperHash, HyperRanks, hash as hyper_hash, value_shares};
 pub use merge::merge;
 pub use problem::{Problem, widen};
 pub use rounding::{round_to, ulp};

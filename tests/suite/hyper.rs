@@ -2,12 +2,14 @@
 
 use crate::harness::{Case, Outcome, Storage, shape, simt, streams, uniform};
 use lacuna::methods::hyper;
-use lacuna::reference::{HyperEstimator, HyperRanks, TokenMask, hyper_hash};
+use lacuna::reference::{HyperEstimator, HyperRanks, TokenMask, hyper_hash, value_shares};
 use lacuna::{
     BucketOrder, Error, Half, HyperConfig, HyperPlan, KernelFamily, Mask, Sampling, Stream, Tensor, attention, bf16,
     f16,
 };
 use proptest::prelude::*;
+
+const SAMPLINGS: [Sampling; 4] = [Sampling::Uniform, Sampling::Distinct, Sampling::Stratified, Sampling::Values];
 
 /// Rows nearer to a neighbouring bucket than this may be hashed into it by f32.
 const TIE: f64 = 1e-5;
@@ -29,6 +31,7 @@ pub struct Hashed {
     pub outcome: Outcome,
     pub ranks: [Vec<u16>; 2],
     orders: [Vec<i32>; 2],
+    shares: Option<Vec<u16>>,
 }
 
 impl HyperCase {
@@ -38,8 +41,11 @@ impl HyperCase {
     }
 
     fn inputs<T: Half>(&self) -> [Vec<T>; 3] {
-        let [q, mut k, v] = self.case.inputs::<T>();
+        let [q, mut k, mut v] = self.case.inputs::<T>();
         let dim = self.case.shape.head_dim;
+        if self.config.sampling == Sampling::Values {
+            uneven(&mut v, dim);
+        }
         if self.same_keys {
             let first = k[..dim].to_vec();
             k.chunks_mut(dim).for_each(|row| row.copy_from_slice(&first));
@@ -81,7 +87,7 @@ impl HyperCase {
             let dims = [1, shape.batch, shape.kv_heads, self.config.sample_size];
             plan.set_samples(Tensor::from_slice(stream, samples, dims).unwrap()).unwrap();
         }
-        plan.update(stream, q.view(), k.view()).unwrap();
+        plan.update_with_values(stream, q.view(), k.view(), v.view()).unwrap();
         let mut workspace = stream.alloc_bytes(attention::hyper_workspace_bytes(&plan)).unwrap();
         workspace.fill(stream, 0xFF).unwrap();
         attention::hyper_forward(
@@ -105,13 +111,14 @@ impl HyperCase {
             outcome: Outcome { out: values, lse: lse.to_vec(stream).unwrap() },
             ranks: plan.ranks(stream).unwrap().unwrap(),
             orders: plan.orders(stream).unwrap().unwrap(),
+            shares: plan.shares(stream).unwrap(),
         }
     }
 
-    pub fn estimator(&self, ranks: &[Vec<u16>; 2]) -> HyperEstimator {
+    pub fn estimator(&self, hashed: &Hashed) -> HyperEstimator {
         let samples: Option<Vec<usize>> =
             self.samples.as_ref().map(|samples| samples.iter().map(|&at| at as usize).collect());
-        let ranks = HyperRanks { q: &ranks[0], k: &ranks[1] };
+        let ranks = HyperRanks { q: &hashed.ranks[0], k: &hashed.ranks[1], v_shares: hashed.shares.as_deref() };
         HyperEstimator::new(&self.config, &self.case.shape, &self.case.mask, ranks, samples.as_deref()).unwrap()
     }
 
@@ -128,6 +135,21 @@ impl HyperCase {
                 let (rank, margin) = (expected.ranks[row], expected.margins[row]);
                 assert!(*got == rank || margin < TIE, "row {row}: {got}, not {rank} by {margin:e}: {self:?}");
             }
+        }
+    }
+
+    /// Shares as the reference has them, but for one that f32 can't tell.
+    fn check_shares<T: Half>(&self, shares: &Option<Vec<u16>>) {
+        let by_values =
+            self.config.sampling == Sampling::Values && self.config.sample_size > 0 && self.samples.is_none();
+        assert_eq!(shares.is_some(), by_values);
+        let Some(shares) = shares else { return };
+        let s = &self.case.shape;
+        let v: Vec<f64> = self.inputs::<T>()[2].iter().map(|x| f64::from(x.to_f32())).collect();
+        let expected = value_shares(&v, [s.batch * s.kv_heads, s.kv_len, s.head_dim]).unwrap();
+        assert_eq!(shares.len(), expected.len());
+        for (row, (got, share)) in shares.iter().zip(expected).enumerate() {
+            assert!(got.abs_diff(share) <= 1, "row {row}: {got}, not {share}: {self:?}");
         }
     }
 
@@ -159,8 +181,9 @@ impl HyperCase {
         let hashed = self.run::<T>(stream);
         self.check_ranks::<T>(&hashed.ranks);
         self.check_orders(&hashed);
+        self.check_shares::<T>(&hashed.shares);
         let inputs = self.inputs::<T>();
-        let compared = self.case.compare_inputs(&inputs, &hashed.outcome, &self.estimator(&hashed.ranks));
+        let compared = self.case.compare_inputs(&inputs, &hashed.outcome, &self.estimator(&hashed));
         compared.unwrap_or_else(|text| panic!("{}: {text}\n{self:?}", stream.device().name()));
         hashed
     }
@@ -215,6 +238,13 @@ fn halve(
     halve(level + 1, start, first, least, pairs);
     halve(level + 1, start + first, len - first, least, pairs);
     pairs.push((level, start + first..start + len, start..start + first));
+}
+
+/// Rows of v of different norms, zeros among them.
+pub fn uneven<T: Half>(v: &mut [T], dim: usize) {
+    for (row, v) in v.chunks_mut(dim).enumerate() {
+        v.iter_mut().for_each(|x| *x = T::from_f32(x.to_f32() * (row * 7 % 5) as f32 / 4.0));
+    }
 }
 
 pub fn small(min_seq_len: usize, block_size: usize, sample_size: usize) -> HyperConfig {
@@ -276,7 +306,7 @@ fn block_and_sample_sizes() {
 /// The kernel's draws are those of the host, below, at and above the number of keys.
 #[test]
 fn samplings() {
-    for sampling in [Sampling::Distinct, Sampling::Stratified] {
+    for sampling in [Sampling::Distinct, Sampling::Stratified, Sampling::Values] {
         for samples in [1, 20, 65, 67, 130, 200] {
             let of = |least, block| HyperConfig { sampling, seed: 1 << 40 | 5, ..small(least, block, samples) };
             HyperCase::new(shape(2, (4, 2), (90, 130), 32), Mask::FULL, of(1, 16)).check_all::<bf16>();
@@ -287,6 +317,56 @@ fn samplings() {
             HyperCase::new(shape(1, (1, 1), (len, len), 32), Mask::FULL, config).check_all::<bf16>();
         }
     }
+}
+
+/// Samples with weights of their own beside sinks, windows and leaves that reach back; a scale that is not folded into
+/// the exponential; more keys than a block finds the shares of; values that are all zeros; given samples.
+#[test]
+fn samples_by_values() {
+    let by_values = |config| HyperConfig { sampling: Sampling::Values, ..config };
+    for (samples, sinks, align_windows) in [(40, 3, false), (140, 70, true), (64, 0, true)] {
+        let of = |least, block| by_values(HyperConfig { sinks, align_windows, ..small(least, block, samples) });
+        HyperCase::new(shape(2, (4, 2), (90, 130), 64), Mask::FULL, of(1, 16)).check_all::<bf16>();
+        let local = HyperConfig { local_window: 9, ..of(15, 50) };
+        HyperCase::new(shape(1, (2, 1), (133, 133), 64), Mask::CAUSAL, local).check_all::<f16>();
+    }
+    for head_dim in [96, 128, 256] {
+        let config = by_values(small(1, 48, 150));
+        let case = HyperCase::new(shape(1, (2, 1), (150, 190), head_dim), Mask::FULL, config);
+        for scale in [None, Some(-0.5), Some(1e-30)] {
+            HyperCase { case: Case { scale, ..case.case.clone() }, ..case.clone() }.check_all::<bf16>();
+        }
+    }
+    HyperCase::new(shape(1, (2, 1), (40, 2100), 32), Mask::FULL, by_values(small(1, 512, 70))).check_all::<bf16>();
+    HyperCase::new(shape(1, (1, 1), (610, 610), 128), Mask::CAUSAL, by_values(small(130, 128, 200)))
+        .check_all::<bf16>();
+    let case = HyperCase::new(shape(1, (2, 1), (100, 120), 64), Mask::FULL, by_values(small(1, 32, 40)));
+    HyperCase { samples: Some((0..40).map(|i| 3 * i).collect()), ..case }.check_all::<bf16>();
+}
+
+/// Shares of values that are zeros, or no finite numbers.
+#[test]
+fn shares_of_odd_values() {
+    let stream = simt(1);
+    let shape = shape(1, (1, 1), (40, 40), 32);
+    let config = HyperConfig { sampling: Sampling::Values, ..small(1, 16, 8) };
+    let qk = Tensor::<bf16>::from_slice(&stream, &Case::new(shape, Mask::FULL).inputs::<bf16>()[0], [1, 1, 40, 32]);
+    let qk = qk.unwrap();
+    let shares = |values: [f32; 3]| {
+        let mut v = vec![bf16::from_f32(0.0); 40 * 32];
+        values.into_iter().enumerate().for_each(|(row, x)| v[row * 32] = bf16::from_f32(x));
+        let v = Tensor::from_slice(&stream, &v, [1, 1, 40, 32]).unwrap();
+        let mut plan = HyperPlan::new(&stream, &shape, &Mask::FULL, &config).unwrap();
+        assert!(matches!(plan.update(&stream, qk.view(), qk.view()), Err(Error::Value { what: "v", .. })));
+        plan.update_with_values(&stream, qk.view(), qk.view(), v.view()).unwrap();
+        let shares = plan.shares(&stream).unwrap().unwrap();
+        assert!(shares[3..].iter().all(|&share| share == 1));
+        [shares[0], shares[1], shares[2]]
+    };
+    assert_eq!(shares([0.0; 3]), [1; 3]);
+    assert_eq!(shares([1.0, 2.0, 4.0]), [256, 1024, 4096]);
+    assert_eq!(shares([f32::NAN, 2.0, 4.0]), [1, 1024, 4096]);
+    assert_eq!(shares([f32::INFINITY, 2.0, 1e30]), [1; 3]);
 }
 
 /// Leaves that reach back by less and more than a tile, and over the whole leaf before; with sinks among those keys.
@@ -495,7 +575,7 @@ fn samples_out_of_range_are_skipped() {
     for stream in streams(1) {
         let got = given(&[5, -1, 64, 40, i32::MAX, i32::MIN]).run::<bf16>(&stream);
         // The same two samples, each with the weight of six.
-        let visible = given(&[5, 40, 0, 0, 0, 0]).estimator(&got.ranks);
+        let visible = given(&[5, 40, 0, 0, 0, 0]).estimator(&got);
         let two = Skipping { visible, order: got.orders[1].clone(), places: [5, 40] };
         case.case.compare_inputs(&case.inputs::<bf16>(), &got.outcome, &two).unwrap();
     }
@@ -527,7 +607,7 @@ proptest! {
         head_dim in prop::sample::select(vec![32usize, 64, 96, 128]), causal: bool, half: bool, seed: u64,
         storage in prop::array::uniform4(prop::sample::select(Storage::ALL.to_vec())),
         sizes in (1usize..80, 0usize..80, 1usize..60), num_projections in 1usize..=16, center: bool, gray: bool,
-        sampling in prop::sample::select(vec![Sampling::Uniform, Sampling::Distinct, Sampling::Stratified]),
+        sampling in prop::sample::select(SAMPLINGS.to_vec()),
         sinks in prop::sample::select(vec![0usize, 0, 1, 30, 90]), local in 0usize..60, align_windows: bool,
     ) {
         let (mask, kv_len) = if causal { (Mask::CAUSAL, q_len) } else { (Mask::FULL, kv_len) };

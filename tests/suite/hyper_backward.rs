@@ -1,11 +1,12 @@
 //! Gradients of HyperAttention against those of its f64 estimator over the buckets that the kernels found.
 
 use crate::harness::{Case, Storage, shape, simt, streams, uniform};
+use crate::hyper::uneven;
 use lacuna::attention::{self, BackwardInputs, GradientsMut};
 use lacuna::reference::{HyperEstimator, HyperRanks, Problem};
 use lacuna::{
-    AttentionShape, Counters, Device, Error, Half, HyperConfig, HyperPlan, Mask, SimtAsync, SimtConfig, SimtPolicy,
-    Stream, Tensor, bf16, f16,
+    AttentionShape, Counters, Device, Error, Half, HyperConfig, HyperPlan, Mask, Sampling, SimtAsync, SimtConfig,
+    SimtPolicy, Stream, Tensor, bf16, f16,
 };
 
 #[derive(Debug, Clone)]
@@ -22,6 +23,7 @@ struct Answer {
     gradients: [Vec<f32>; 3],
     /// Of an exact call: none.
     ranks: Option<[Vec<u16>; 2]>,
+    shares: Option<Vec<u16>>,
     /// Of forward, and of backward.
     counters: [Option<Counters>; 2],
 }
@@ -32,7 +34,10 @@ impl GradCase {
     }
 
     fn inputs<T: Half>(&self) -> [Vec<T>; 3] {
-        let [q, mut k, v] = self.case.inputs::<T>();
+        let [q, mut k, mut v] = self.case.inputs::<T>();
+        if self.config.sampling == Sampling::Values {
+            uneven(&mut v, self.case.shape.head_dim);
+        }
         if self.same_keys {
             let first = k[..self.case.shape.head_dim].to_vec();
             k.chunks_mut(first.len()).for_each(|row| row.copy_from_slice(&first));
@@ -85,7 +90,7 @@ impl GradCase {
             let dims = [1, shape.batch, shape.kv_heads, self.config.sample_size];
             plan.set_samples(Tensor::from_slice(stream, samples, dims)?)?;
         }
-        plan.update(stream, q.view(), k.view())?;
+        plan.update_with_values(stream, q.view(), k.view(), v.view())?;
         let mut workspace = stream.alloc_bytes(attention::hyper_workspace_bytes(&plan))?;
         let (scale, sums) = (self.case.scale, Some(lse.view_mut()));
         let written = out.view_mut();
@@ -126,7 +131,8 @@ impl GradCase {
             Ok(values)
         };
         let gradients = [wide("dq", &dq)?, wide("dk", &dk)?, wide("dv", &dv)?];
-        Ok(Answer { gradients, ranks: plan.ranks(stream)?, counters: [forward, backward] })
+        let (ranks, shares) = (plan.ranks(stream)?, plan.shares(stream)?);
+        Ok(Answer { gradients, ranks, shares, counters: [forward, backward] })
     }
 
     fn check<T: Half>(&self, stream: &Stream) -> Answer {
@@ -139,7 +145,7 @@ impl GradCase {
         let ranks = answer.ranks.as_ref().unwrap_or(&none);
         let samples: Option<Vec<usize>> =
             self.samples.as_ref().map(|samples| samples.iter().map(|&at| at as usize).collect());
-        let ranks = HyperRanks { q: &ranks[0], k: &ranks[1] };
+        let ranks = HyperRanks { q: &ranks[0], k: &ranks[1], v_shares: answer.shares.as_deref() };
         let estimator = HyperEstimator::new(&self.config, &shape, &self.case.mask, ranks, samples.as_deref()).unwrap();
         let problem = Problem { scale: self.case.scale.map(f64::from), ..Problem::new(shape, &q, &k, &v) };
         let expected = problem.expect_gradients(&estimator, &wide(&self.dout::<T>()), dlse.as_deref()).unwrap();
@@ -218,10 +224,27 @@ fn given_samples() {
 
 #[test]
 fn samplings() {
-    for sampling in [lacuna::Sampling::Distinct, lacuna::Sampling::Stratified] {
+    for sampling in [Sampling::Distinct, Sampling::Stratified, Sampling::Values] {
         let of = |least, samples| HyperConfig { sampling, ..small(least, 32, samples) };
-        GradCase::new(shape(1, (2, 1), (90, 100), 32), Mask::FULL, of(1, 150)).check_all::<bf16>();
+        GradCase::new(shape(1, (2, 1), (90, 100), 32), Mask::FULL, of(1, 150)).seeded(2).check_all::<bf16>();
         GradCase::new(shape(1, (2, 1), (130, 130), 32), Mask::CAUSAL, of(30, 24)).check_all::<bf16>();
+    }
+}
+
+#[test]
+fn samples_by_values() {
+    for (samples, sinks, align_windows) in [(40, 3, false), (140, 70, true)] {
+        let of = |least| {
+            let sizes = small(least, 16, samples);
+            HyperConfig { sampling: Sampling::Values, sinks, align_windows, ..sizes }
+        };
+        GradCase::new(shape(2, (4, 2), (90, 130), 64), Mask::FULL, of(1)).check_all::<bf16>();
+        let local =
+            GradCase::new(shape(1, (2, 1), (133, 133), 64), Mask::CAUSAL, HyperConfig { local_window: 9, ..of(15) });
+        for scale in [None, Some(-0.5), Some(1e-30)] {
+            let case = Case { scale, ..local.case.clone() };
+            GradCase { case, dlse: true, ..local.clone() }.check_all::<f16>();
+        }
     }
 }
 

@@ -222,6 +222,18 @@ fn raw_gather_calls_check_what_the_host_can_see() {
     // SAFETY: as above.
     let run = |params: &raw::lacuna_hyper_plan_params| unsafe { raw::hyper_plan(&stream, params) };
     assert!(matches!(run(&planned(full)), Err(lacuna::Error::Value { what: "hyper_plan", .. })));
+    let weighted = raw::lacuna_gather_plan { sample_weights: memory.cast(), ..full };
+    let by_values = raw::lacuna_hyper_plan_params { draw: 1, sampling: 3, ..planned(full) };
+    assert!(sizes(&by_values).unwrap().scratch_bytes > got.scratch_bytes);
+    for (bad, words) in [
+        (raw::lacuna_hyper_plan_params { sampling: 4, ..by_values }, "sampling must be 0"),
+        (by_values, "sample_weights must be there"),
+        (planned(weighted), "null for others"),
+        (raw::lacuna_hyper_plan_params { plan: weighted, ..by_values }, "v or v_shares is null"),
+    ] {
+        let refused = run(&bad).unwrap_err().to_string();
+        assert!(refused.contains(words), "{words}: {refused}");
+    }
     // SAFETY: as above.
     let attend = |params: &raw::lacuna_gather_forward_params| unsafe { raw::gather_forward(&stream, params) };
     let attended = |plan| raw::lacuna_gather_forward_params { shape, plan, scale: 1.0, ..Default::default() };

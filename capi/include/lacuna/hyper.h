@@ -17,7 +17,8 @@ typedef struct lacuna_hyper_config {
   int64_t min_seq_len;      // 4096: shorter calls and pieces are exact
   uint64_t seed;            // 0: of projections and samples that are not given
   int32_t compat_buckets;   // 0: buckets in Gray order; 1: in the order of the published code
-  int32_t sampling;         // samples are drawn: 0: with replacement; 1: without; 2: one in each of equal parts
+  int32_t sampling;         // samples are drawn: 0: with replacement; 1: without; 2: one in each of equal parts;
+                            // 3: by the squared norms of the rows of v, for lacuna_hyper_update_with_values
   int64_t sinks;            // 0: so many first keys are attended exactly
   int64_t local_window;     // 0: at least so many of the newest keys are; 0..min_seq_len, causal calls alone
   int32_t align_windows;    // 0; 1: keys of a query block are those around the buckets of its queries
@@ -42,9 +43,13 @@ lacuna_status lacuna_hyper_set_projections(lacuna_stream* stream, lacuna_hyper* 
 lacuna_status lacuna_hyper_set_samples(lacuna_stream* stream, lacuna_hyper* hyper, const lacuna_tensor* samples);
 
 // Hashes and sorts the rows of q [batch, q_heads, q_len, head_dim] and k [batch, kv_heads, kv_len, head_dim], any
-// strides, and draws samples. _SHAPE, _VALUE, _DEVICE, _CUDA, _SIMT.
+// strides, and draws samples. _SHAPE, _VALUE (also where samples are drawn by values), _DEVICE, _CUDA, _SIMT.
 lacuna_status lacuna_hyper_update(lacuna_stream* stream, lacuna_hyper* hyper, const lacuna_tensor* q,
                                   const lacuna_tensor* k);
+
+// The same for any sampling; v is as k, and read where samples are drawn by values.
+lacuna_status lacuna_hyper_update_with_values(lacuna_stream* stream, lacuna_hyper* hyper, const lacuna_tensor* q,
+                                              const lacuna_tensor* k, const lacuna_tensor* v);
 
 // 1 when the call is so short that every key is attended.
 lacuna_status lacuna_hyper_is_exact(lacuna_hyper* hyper, int32_t* exact);

@@ -8,7 +8,7 @@ use crate::failure::{Failure, Result, request};
 use crate::files::TensorFile;
 use half::{bf16, f16};
 use lacuna::methods::hyper;
-use lacuna::reference::{HyperEstimator, HyperRanks, Problem, compare_lse, hyper_hash, widen};
+use lacuna::reference::{HyperEstimator, HyperRanks, Problem, compare_lse, hyper_hash, value_shares, widen};
 use lacuna::{AttentionShape, ForwardOptions, Half, HyperConfig, HyperPlan, Mask, Stream, Tensor, attention};
 use safetensors::{Dtype, tensor::TensorView};
 
@@ -34,6 +34,8 @@ pub struct HyperAnswer {
     pub work: Work,
     /// Bucket ranks of q and k; none for an exact call.
     pub ranks: Option<[Vec<u16>; 2]>,
+    /// Shares of the keys, where samples are drawn by values.
+    shares: Option<Vec<u16>>,
     /// The pairs that those ranks give.
     pub estimator: HyperEstimator,
     /// Where they were asked for.
@@ -131,24 +133,30 @@ impl Hyper {
             let dims = [1, shape.batch, shape.kv_heads, self.config.sample_size];
             plan.set_samples(Tensor::from_slice(stream, samples, dims)?)?;
         }
-        plan.update(stream, q.view(), k.view())?;
+        plan.update_with_values(stream, q.view(), k.view(), v.view())?;
         let mut workspace = stream.alloc_bytes(attention::hyper_workspace_bytes(&plan))?;
         let (scale, lse_view) = (options.scale, Some(lse.view_mut()));
         let (q, k, v) = (q.view(), k.view(), v.view());
         attention::hyper_forward(stream, &plan, scale, q, k, v, out.view_mut(), lse_view, &mut workspace)?;
         let work = Work { kernels: kernel_names(stream, &plan)?, counters: stream.counters() };
-        let ranks = plan.ranks(stream)?;
-        let estimator = self.estimator(shape, &options.mask, ranks.as_ref())?;
+        let (ranks, shares) = (plan.ranks(stream)?, plan.shares(stream)?);
+        let estimator = self.estimator(shape, &options.mask, ranks.as_ref(), shares.as_deref())?;
         let out: Vec<f32> = out.to_vec(stream)?.into_iter().map(T::to_f32).collect();
         let lse = lse.to_vec(stream)?;
         let gradients = upstream
             .map(|upstream| upstream.hyper_gradients(stream, &plan, options.scale, inputs, (&out, &lse)))
             .transpose()?;
-        Ok(HyperAnswer { out, lse, work, ranks, estimator, gradients })
+        Ok(HyperAnswer { out, lse, work, ranks, shares, estimator, gradients })
     }
 
-    /// The pairs and weights of these ranks.
-    fn estimator(&self, shape: &AttentionShape, mask: &Mask, ranks: Option<&[Vec<u16>; 2]>) -> Result<HyperEstimator> {
+    /// The pairs and weights of these ranks and shares.
+    fn estimator(
+        &self,
+        shape: &AttentionShape,
+        mask: &Mask,
+        ranks: Option<&[Vec<u16>; 2]>,
+        shares: Option<&[u16]>,
+    ) -> Result<HyperEstimator> {
         // An exact call reads none.
         let none = |heads: usize, len: usize| vec![0; shape.batch * heads * len];
         let none = ranks.is_none().then(|| [none(shape.q_heads, shape.q_len), none(shape.kv_heads, shape.kv_len)]);
@@ -157,7 +165,10 @@ impl Hyper {
         };
         let samples: Option<Vec<usize>> =
             self.samples.as_ref().map(|samples| samples.iter().map(|&at| at as usize).collect());
-        Ok(HyperEstimator::new(&self.config, shape, mask, HyperRanks { q, k }, samples.as_deref())?)
+        // An exact call reads none of these either.
+        let none = shares.is_none().then(|| vec![1; k.len()]);
+        let ranks = HyperRanks { q, k, v_shares: shares.or(none.as_deref()) };
+        Ok(HyperEstimator::new(&self.config, shape, mask, ranks, samples.as_deref())?)
     }
 
     /// Compares buckets with the f64 hash, and out and LSE with the f64 estimator over the buckets that the kernels
@@ -196,6 +207,13 @@ impl Hyper {
             }
             let rows = q_ranks.len() + k_ranks.len();
             text += &format!("buckets: {wrong} of {rows} rows differ, {ties} more that f32 can't tell\n");
+            passed &= wrong == 0;
+        }
+        if let Some(shares) = &answer.shares {
+            let expected = value_shares(&v, [shape.batch * shape.kv_heads, shape.kv_len, shape.head_dim])?;
+            // What f32 can't tell is off by one.
+            let wrong = shares.iter().zip(&expected).filter(|(got, share)| got.abs_diff(**share) > 1).count();
+            text += &format!("shares: {wrong} of {} rows differ\n", shares.len());
             passed &= wrong == 0;
         }
         Ok(Report { text, passed })

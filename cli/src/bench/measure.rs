@@ -199,7 +199,7 @@ fn hyper(stream: &Stream, case: &Case, budget: Duration) -> Result<Measured> {
     let pairs = match plan.ranks(stream)? {
         None => Some(dense_pairs),
         Some([q, k]) if case.len() <= MOST_COUNTED => {
-            let ranks = HyperRanks { q: &q, k: &k };
+            let ranks = HyperRanks { q: &q, k: &k, v_shares: None };
             Some(HyperEstimator::new(&config, shape, &Mask::CAUSAL, ranks, None)?.visited_pairs())
         }
         Some(_) => None,

@@ -172,6 +172,8 @@ pub enum Sampling {
     Distinct,
     /// One in each of equal parts of the sorted keys.
     Stratified,
+    /// By the norms of the values.
+    Values,
 }
 
 impl Sampling {
@@ -181,6 +183,7 @@ impl Sampling {
             Self::Uniform => "uniform",
             Self::Distinct => "distinct",
             Self::Stratified => "stratified",
+            Self::Values => "values",
         }
     }
 }
@@ -191,6 +194,7 @@ impl From<Sampling> for lacuna::Sampling {
             Sampling::Uniform => Self::Uniform,
             Sampling::Distinct => Self::Distinct,
             Sampling::Stratified => Self::Stratified,
+            Sampling::Values => Self::Values,
         }
     }
 }
@@ -291,8 +295,8 @@ mod tests {
             (r#"{"seed": -1}"#, "seed: invalid value: integer `-1`, expected a whole number of at least 0"),
             (r#"{"bucket_order": "binary"}"#, "bucket_order"),
             (
-                r#"{"sampling": "values"}"#,
-                "unknown variant `values`, expected one of `uniform`, `distinct`, `stratified`",
+                r#"{"sampling": "value"}"#,
+                "unknown variant `value`, expected one of `uniform`, `distinct`, `stratified`, `values`",
             ),
             (r#"{"samples": 8}"#, "unknown field `samples`"),
         ] {

@@ -20,14 +20,17 @@ pub struct Choice {
 }
 
 /// In the order of the tables; the first is the default, which the others are compared with.
-pub const CHOICES: [Choice; 8] = [
+pub const CHOICES: [Choice; 11] = [
     choice("default", |config| config),
     choice("distinct samples", |config| HyperConfig { sampling: Sampling::Distinct, ..config }),
     choice("stratified samples", |config| HyperConfig { sampling: Sampling::Stratified, ..config }),
+    choice("samples by values", by_values),
     choice("16 sinks", |config| HyperConfig { sinks: SINKS, ..config }),
-    choice("aligned windows", |config| HyperConfig { align_windows: true, ..config }),
+    choice("aligned windows", aligned),
+    choice("by values, aligned", |config| aligned(by_values(config))),
     causal_choice("local window", with_window),
-    causal_choice("local, aligned", |config| HyperConfig { align_windows: true, ..with_window(config) }),
+    causal_choice("local, aligned", |config| aligned(with_window(config))),
+    causal_choice("by values, local, aligned", |config| aligned(by_values(with_window(config)))),
     causal_choice("leaves of twice the size", |config| HyperConfig { min_seq_len: 2 * config.min_seq_len, ..config }),
 ];
 
@@ -37,6 +40,14 @@ const fn choice(name: &'static str, of: fn(HyperConfig) -> HyperConfig) -> Choic
 
 const fn causal_choice(name: &'static str, of: fn(HyperConfig) -> HyperConfig) -> Choice {
     Choice { name, causal: true, of }
+}
+
+fn by_values(config: HyperConfig) -> HyperConfig {
+    HyperConfig { sampling: Sampling::Values, ..config }
+}
+
+fn aligned(config: HyperConfig) -> HyperConfig {
+    HyperConfig { align_windows: true, ..config }
 }
 
 /// A leaf reaches over the whole one before it.

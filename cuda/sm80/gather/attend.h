@@ -62,22 +62,31 @@ struct KeyTensors {
   bool v_vectors;
 };
 
-// Adds the weight of the tile and hides what is absent, or local to a row's leaf: to rows before `local_end`. rows: of
+// Adds the weights of a slot of tile `tile` of `source` and hides what is absent, or local to a row's leaf. rows: of
 // the warp.
 template <int kTileKeys>
-__device__ __forceinline__ void weigh_slot(float (&scores)[2][4], const TileKeys<kTileKeys>& keys, int slot,
-                                           const int* rows, int local_end) {
+__device__ __forceinline__ void weigh_slot(float (&scores)[2][4], const TileKeys<kTileKeys>& keys,
+                                           const SortedKeys<kTileKeys>& source, int tile, int slot, const int* rows) {
   const float weight = keys.weight;
   if (weight != 0.0f) {
 #pragma unroll
     for (int i = 0; i < 8; ++i) scores[i >> 2][i & 3] += weight;
   }
   const uint32_t present = keys.present[slot / 2] >> (slot % 2 * kSlotKeys) & 0xffffu;
+  if (const float* weights = source.weights_of(tile)) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int key = 8 * (i >> 1) + 2 * (thread_index() % 4) + (i & 1);
+      const float own = (present >> key & 1) != 0 ? weights[slot * kSlotKeys + key] / source.unit : 0.0f;
+      scores[i >> 1][i & 1] += own;
+      scores[i >> 1][2 + (i & 1)] += own;
+    }
+  }
   const uint32_t local = keys.local[slot / 2] >> (slot % 2 * kSlotKeys) & 0xffffu;
   if (present == 0xffffu && local == 0) return;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    const bool near = local != 0 && rows[fragment_row(0, r)] < local_end;
+    const bool near = local != 0 && rows[fragment_row(0, r)] < source.local.queries_end;
     const uint32_t mine = (near ? present & ~local : present) >> (2 * (thread_index() % 4));
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -175,7 +184,7 @@ __device__ __forceinline__ void attend(typename Traits::Shared& smem, const type
         if constexpr (kCausal) {
           mask_future(scores[slot], slot * kSlotKeys - before);
         } else {
-          weigh_slot(scores[slot], tile, slot, smem.rows + warp * kGroupRows, keys.local.queries_end);
+          weigh_slot(scores[slot], tile, keys, step, slot, smem.rows + warp * kGroupRows);
         }
       } else {
 #pragma unroll

@@ -32,6 +32,7 @@ struct GatherKeyTraits : KeyGradTraits<kHeadDim_, T> {
     Quad probabilities[Base::kSlots][kColumnGroups][2][32];
     KeyWork work;
     int key_rows[kWorkKeys];             // rows of k and v; -1: none
+    float weights[kWorkKeys];            // samples: added to the scores, in their units
     int range[kWorkKeys][2];             // places of queries, from .. to, of a leaf their rows: those that attend the
                                          // key, or, of samples, those that do not
     int query_rows[kListed][kTileRows];  // -1: none
@@ -121,7 +122,7 @@ __device__ __forceinline__ void listed_probabilities(float (&scores)[2][4], type
   for (int i = 0; i < 8; ++i) {
     float& score = scores[i >> 2][i & 3];
     if (rule.transform) score = transformed(rule, score);
-    if constexpr (kList == KeyList::kSamples) score += smem.work.weight;
+    if constexpr (kList == KeyList::kSamples) score += smem.weights[fragment_row(group * kGroupRows, i >> 1 & 1)];
   }
   hide_queries<kList>(scores, smem, group, place, rows);
   const float* lse = smem.lse[stage] + slot * kGroupRows + 2 * (thread_index() % 4);
@@ -197,7 +198,11 @@ __device__ __forceinline__ bool start_keys(typename Traits::Shared& smem, const 
       range[1] = row >= keys.queries_end - args.params.forward.plan.local ? keys.local_end : keys.queries_end;
     } else {
       int place = keys.low + i;
-      if constexpr (kList == KeyList::kSamples) place = i < keys.count ? keys.places[i] : -1;
+      if constexpr (kList == KeyList::kSamples) {
+        place = i < keys.count ? keys.places[i] : -1;
+        const float weight = keys.weights != nullptr && i < keys.count ? keys.weights[i] : keys.weight;
+        smem.weights[i] = weight / weight_unit(gather_rule(args.params.forward.scale));
+      }
       const bool inside = place >= 0 && place < keys.keys.len;
       range[0] = inside ? keys.query_from(place) : 0;
       range[1] = inside ? keys.query_end(place) : 0;

@@ -22,7 +22,6 @@ struct KeyWork {
   int first;             // place of the first query in sorted order; of a leaf: its row
   int queries;           // of each head
   int tiles;             // of each head
-  float weight;          // added to the scores, in their units
   Segment rows;          // query rows that are valid
   LocalRows local;       // of the pair
   bool windows;          // of blocks: not all queries that are walked attend all keys
@@ -43,10 +42,12 @@ struct WorkKeys {
   GatherPair pair;        // blocks and samples
   const int32_t* rows;    // key rows of the block, or of the samples
   const int32_t* places;  // samples: of them
-  KeyWindows windows;     // blocks and samples
-  int low;                // of key 0: its place in sorted order; of a leaf, its row
-  int queries_end;        // leaf: behind its queries
-  int local_end;          // leaf: behind those of its last keys
+  const float* weights;   // samples: of them, logs; or null: `weight`
+  float weight;
+  KeyWindows windows;  // blocks and samples
+  int low;             // of key 0: its place in sorted order; of a leaf, its row
+  int queries_end;     // leaf: behind its queries
+  int local_end;       // leaf: behind those of its last keys
   int count;
 
   // The queries that have a place of the sorted keys in their block or window: from .. to.
@@ -78,7 +79,6 @@ __device__ __forceinline__ WorkKeys block_work(const GatherBackwardArgs& args, i
     work.head.head += args.q_head;
     work.heads = 1;
   }
-  work.weight = 0.0f;
   work.sample = 0;
   const GatherPair pair = gather_pair(p.shape, plan, args.level, node);
   WorkKeys keys{};
@@ -144,6 +144,8 @@ __device__ __forceinline__ WorkKeys sample_work(const GatherBackwardArgs& args, 
   const int64_t at = (pair_number(args.level, node) * kv_heads + kv_head) * plan.samples + tile * kSampleTile;
   keys.rows = plan.sample_rows + at;
   keys.places = plan.sample_places + at;
+  keys.weights = plan.sample_weights == nullptr || exact ? nullptr : plan.sample_weights + at;
+  keys.weight = exact ? 0.0f : common_weight(plan, pair.keys.len);
   keys.windows = key_windows(p.shape, plan, work.head.batch, work.head.head, args.level, node, pair);
   work.first = static_cast<int>(first);
   work.queries = pair.queries.len - work.first < kSamplePieceRows ? pair.queries.len - work.first : kSamplePieceRows;
@@ -157,10 +159,6 @@ __device__ __forceinline__ WorkKeys sample_work(const GatherBackwardArgs& args, 
   work.tiles = divide_up(work.queries, kTileRows);
   work.sample = sample_place(args.memory, p.shape, args.level, piece, node, work.head.batch, work.head.kv_head,
                              static_cast<int64_t>(tile) * kSampleTile);
-  const ScoreRule rule = gather_rule(p.scale);
-  const float log_weight =
-      lg2(static_cast<float>(pair.keys.len) / static_cast<float>(plan.samples - plan.exact)) * kLn2;
-  work.weight = exact ? 0.0f : rule.transform ? log_weight : log_weight / rule.scale;
   return keys;
 }
 
@@ -174,7 +172,6 @@ __device__ __forceinline__ WorkKeys leaf_work(const GatherBackwardArgs& args, in
   const LeafTile leaf = leaf_tile<kWorkKeys>(p.shape, p.plan, args.leaf_tiles, index * group);
   work.head = leaf.head;
   work.heads = group;
-  work.weight = 0.0f;
   work.sample = 0;
   WorkKeys keys{};
   keys.keys = leaf.leaf;

@@ -134,7 +134,7 @@ __device__ __forceinline__ void query_gradients(typename Traits::Shared& smem, c
       if constexpr (kCausal) {
         mask_future(scores, slot * kSlotKeys - before);
       } else {
-        weigh_slot(scores, tile, slot, smem.rows + warp * kGroupRows, keys.local.queries_end);
+        weigh_slot(scores, tile, keys, step, slot, smem.rows + warp * kGroupRows);
       }
       score_gradients(scores, dp, rule, rows);
       uint32_t packed[1][4];

@@ -61,7 +61,7 @@ struct Consumer {
     wgmma_registers(s);
     release(smem.k_empty[ring.stage]);
     transform_scores<Traits>(s, rule);
-    if constexpr (Traits::kListed) weigh_listed(s, tile, local_rows);
+    if constexpr (Traits::kListed) weigh_listed(s, tile, smem.weights, local_rows);
     softmax_step(s, rule.factor, state, rescale);
     pack_probabilities<T>(s, p);
     scale_rows(o, rescale);
@@ -78,7 +78,7 @@ struct Consumer {
       wgmma_registers(s);
       release(smem.k_empty[ahead.stage]);
       transform_scores<Traits>(s, rule);
-      if constexpr (Traits::kListed) weigh_listed(s, tile, local_rows);
+      if constexpr (Traits::kListed) weigh_listed(s, tile, smem.weights, local_rows);
       softmax_step(s, rule.factor, state, rescale);
       // This wait for the next tile stands here to keep the softmax before the wait below: without a branch between
       // them ptxas 13.0 moves that wait up, and nothing overlaps.

@@ -64,8 +64,12 @@ struct ListedKeys {
       const uint32_t present = ballot(listed >= 0);
       const uint32_t local = ballot(source.is_local(listed));
       last = source.count(tile + 1) == 0;
+      const float* const own_weights = source.weights_of(tile);
+      const float weight = own_weights != nullptr && listed >= 0 ? own_weights[thread_index()] / source.unit : 0.0f;
       listed = source.row(tile + 1);
       mbarrier_wait(smem.k_empty[stage], parity);
+      const int weights = static_cast<int>(parity) * Traits::kStages + stage;
+      if (own_weights != nullptr) smem.weights[weights][thread_index()] = weight;
       ListedTile& told = smem.tile[stage];
       if (thread_index() % kWarpThreads == 0) {
         ListedTile::tell(told.present, thread_index() / kWarpThreads, present);
@@ -73,6 +77,7 @@ struct ListedKeys {
       }
       if (thread_index() == 0) {
         told.weight = source.weight_of(tile);
+        told.weights = own_weights != nullptr ? weights : -1;
         told.is_last = last;
       }
       // Two lists take turns: whoever still reads the other one has not come here yet.

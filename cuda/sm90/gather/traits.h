@@ -17,7 +17,8 @@ struct GatherArgs : GatherTiles {
 struct alignas(16) ListedTile {
   uint32_t present[4];  // the key is attended
   uint32_t local[4];    // but not by queries of the leaf that it is local to
-  float weight;         // added to the scores, in their units
+  float weight;         // added to the scores, in their units, unless each key has its own
+  int weights;          // row of those; -1: none
   int is_last;          // of the item
 
   // Bits of 32 keys, as a ballot has them, from key 32 * `warp` on.
@@ -36,6 +37,7 @@ struct LaneTile {
   uint32_t present;
   uint32_t local;
   float weight;
+  int weights;
   int is_last;
 
   __device__ __forceinline__ LaneTile() = default;
@@ -43,6 +45,7 @@ struct LaneTile {
       : present(list.present[thread_index() % 4]),
         local(list.local[thread_index() % 4]),
         weight(list.weight),
+        weights(list.weights),
         is_last(list.is_last) {}
 
   __device__ __forceinline__ bool last() const { return is_last != 0; }
@@ -71,6 +74,8 @@ struct GatherTraits : ForwardTraits<kHeadDim_, T, KeyLoads::kGathered, false> {
     alignas(1024) T k[Forward::kStages][Forward::kKeyTile];
     alignas(1024) T v[Forward::kStages][Forward::kKeyTile];
     ListedTile tile[Forward::kStages];
+    // Of the tile in a stage and the one before: the stage is free for the next keys before their weights are read.
+    float weights[2 * Forward::kStages][kTileKeys];
     PairWork work[Forward::kQueryBuffers];
     SortedKeys<kTileKeys> source[2];  // of this item and the last one
     int key_rows[2][kTileKeys];       // of the tile being copied and the next one; -1: none
@@ -92,9 +97,14 @@ __device__ __forceinline__ int local_rows_of(const PairWork& work, const int* ro
   return (mine[0] < work.local_end ? 1 : 0) | (mine[8] < work.local_end ? 2 : 0);
 }
 
-// Adds the weight of a tile to its scores and hides keys that are absent, or local to the leaf of a row.
-__device__ __forceinline__ void weigh_listed(float (&s)[kTileKeys / 2], const LaneTile& tile, int local_rows) {
-  if (tile.weight != 0.0f) {
+// Adds the weights of a tile to its scores and hides keys that are absent, or local to the leaf of a row.
+__device__ __forceinline__ void weigh_listed(float (&s)[kTileKeys / 2], const LaneTile& tile,
+                                             const float (*weights)[kTileKeys], int local_rows) {
+  if (tile.weights >= 0) {
+    const float* of_lane = weights[tile.weights] + 2 * (thread_index() % 4);
+#pragma unroll
+    for (int i = 0; i < kTileKeys / 2; ++i) s[i] += of_lane[i / 4 * 8 + i % 2];
+  } else if (tile.weight != 0.0f) {
 #pragma unroll
     for (int i = 0; i < kTileKeys / 2; ++i) s[i] += tile.weight;
   }

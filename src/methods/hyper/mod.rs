@@ -11,4 +11,4 @@ mod sampling;
 pub use config::{BucketOrder, HyperConfig};
 pub use plan::HyperPlan;
 pub use random::{projections, samples};
-pub use sampling::Sampling;
+pub use sampling::{Sampling, value_samples};

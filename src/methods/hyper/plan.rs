@@ -62,6 +62,10 @@ pub(crate) struct Hashed {
     sample_places: Tensor<i32>,
     /// `[nodes, batch, kv_heads, sample_size]`
     sample_rows: Tensor<i32>,
+    /// As `sample_rows`, of samples drawn by values.
+    sample_weights: Option<Tensor<f32>>,
+    /// `[1, batch, kv_heads, kv_len]`, of those as well.
+    v_shares: Option<Tensor<u16>>,
     /// `[levels, batch, q_heads, windows]`, with aligned windows
     windows: Option<Tensor<i32>>,
     scratch: Buffer,
@@ -95,6 +99,7 @@ impl HyperPlan {
                 min_seq_len: config.least() as i32,
                 ..Default::default()
             },
+            draw: 1,
             ..settings(config, shape)
         };
         let served =
@@ -110,6 +115,7 @@ impl HyperPlan {
         let AttentionShape { batch, q_heads, kv_heads, q_len, kv_len, head_dim, .. } = *shape;
         let samples = [nodes, batch, kv_heads, config.exact() + config.sample_size];
         let windows = [levels, batch, q_heads, sizes.windows_of_head as usize];
+        let by_values = config.sampling == Sampling::Values && config.sample_size > 0;
         Ok(plan(Kind::Hashed(Box::new(Hashed {
             levels,
             directions: Tensor::from_slice(stream, &directions, [1, 1, head_dim, config.num_projections])?,
@@ -120,6 +126,8 @@ impl HyperPlan {
             k_order: Tensor::uninit(stream, [levels, batch, kv_heads, kv_len])?,
             sample_places: Tensor::uninit(stream, samples)?,
             sample_rows: Tensor::uninit(stream, samples)?,
+            sample_weights: by_values.then(|| Tensor::uninit(stream, samples)).transpose()?,
+            v_shares: by_values.then(|| Tensor::uninit(stream, [1, batch, kv_heads, kv_len])).transpose()?,
             windows: config.align_windows.then(|| Tensor::uninit(stream, windows)).transpose()?,
             scratch: stream.alloc_bytes(bytes)?,
             filled: false,
@@ -174,6 +182,7 @@ impl HyperPlan {
             hashed.scratch.stream().device().check_memory("samples", samples.stream().device())?;
             hashed.sample_places = samples;
             hashed.draw = false;
+            (hashed.sample_weights, hashed.v_shares) = (None, None);
             hashed.filled = false;
         }
         Ok(())
@@ -184,13 +193,47 @@ impl HyperPlan {
     /// hold it. Nothing to do for an exact call.
     ///
     /// # Errors
-    /// [`Error::Value`], [`Error::Shape`] or [`Error::Device`] names the argument that does not fit; [`Error::Cuda`] or
+    /// [`Error::Value`], [`Error::Shape`] or [`Error::Device`] names the argument that does not fit; [`Error::Value`] where
+    /// samples are drawn by values, which [`update_with_values`](Self::update_with_values) takes; [`Error::Cuda`] or
     /// [`Error::Simt`] when a launch fails.
     pub fn update<T: Half>(&mut self, stream: &Stream, q: TensorView<'_, T>, k: TensorView<'_, T>) -> Result<()> {
+        if self.draws_by_values() {
+            let expected = "given to update_with_values, since samples are drawn by values".into();
+            return Err(Error::Value { what: "v", expected, got: "none".into() });
+        }
+        self.fill(stream, q, k, None)
+    }
+
+    /// As [`update`](Self::update), for any sampling; `v` is as `k`, and read where samples are drawn by values.
+    ///
+    /// # Errors
+    /// As [`update`](Self::update).
+    pub fn update_with_values<T: Half>(
+        &mut self,
+        stream: &Stream,
+        q: TensorView<'_, T>,
+        k: TensorView<'_, T>,
+        v: TensorView<'_, T>,
+    ) -> Result<()> {
+        self.fill(stream, q, k, Some(v))
+    }
+
+    fn fill<T: Half>(
+        &mut self,
+        stream: &Stream,
+        q: TensorView<'_, T>,
+        k: TensorView<'_, T>,
+        v: Option<TensorView<'_, T>>,
+    ) -> Result<()> {
         let shape = self.shape;
         check_dtype::<T>(&shape)?;
+        let kv_dims = [shape.batch, shape.kv_heads, shape.kv_len, shape.head_dim];
         check_dims("q", q.dims(), [shape.batch, shape.q_heads, shape.q_len, shape.head_dim])?;
-        check_dims("k", k.dims(), [shape.batch, shape.kv_heads, shape.kv_len, shape.head_dim])?;
+        check_dims("k", k.dims(), kv_dims)?;
+        if let Some(v) = &v {
+            check_dims("v", v.dims(), kv_dims)?;
+        }
+        let v = v.filter(|_| self.draws_by_values());
         let plan = self.to_abi();
         let Kind::Hashed(hashed) = &mut self.kind else { return Ok(()) };
         let params = abi::lacuna_hyper_plan_params {
@@ -198,11 +241,14 @@ impl HyperPlan {
             draw: i32::from(hashed.draw),
             q: q.as_ptr().cast(),
             k: k.as_ptr().cast(),
+            v: v.as_ref().map_or(std::ptr::null(), |v| v.as_ptr().cast()),
             q_stride: convert::strides(&q.layout()),
             k_stride: convert::strides(&k.layout()),
+            v_stride: v.as_ref().map_or_else(Default::default, |v| convert::strides(&v.layout())),
             directions: hashed.directions.view().as_ptr(),
             q_ranks: hashed.q_ranks.view_mut().as_mut_ptr(),
             k_ranks: hashed.k_ranks.view_mut().as_mut_ptr(),
+            v_shares: hashed.v_shares.as_mut().map_or(std::ptr::null_mut(), |shares| shares.view_mut().as_mut_ptr()),
             scratch: hashed.scratch.as_mut_ptr().cast(),
             scratch_bytes: hashed.scratch.len() as u64,
             ..settings(&self.config, &shape)
@@ -210,16 +256,17 @@ impl HyperPlan {
         let owners = [
             q.stream(),
             k.stream(),
+            v.as_ref().map_or(stream, |v| v.stream()),
             hashed.directions.stream(),
             hashed.sample_places.stream(),
             hashed.scratch.stream(),
         ];
-        for (what, owner) in ["q", "k", "projections", "samples", "plan"].into_iter().zip(owners) {
+        for (what, owner) in ["q", "k", "v", "projections", "samples", "plan"].into_iter().zip(owners) {
             stream.device().check_memory(what, owner.device())?;
         }
         ordered(stream, &owners, || {
             // SAFETY: `new` gave the plan's tensors and scratch the sizes that the header names, for this shape, on one
-            // stream, and the setters let in no other sizes; `self` is borrowed exclusively. q and k have memory for
+            // stream, and the setters let in no other sizes; `self` is borrowed exclusively. q, k and v have memory for
             // their layouts. What device memory holds is data to the kernels.
             stream.launch(|kernels, raw| unsafe { kernels.hyper_plan(&params, raw) })
         })?;
@@ -260,8 +307,10 @@ impl HyperPlan {
         let Kind::Hashed(hashed) = &self.kind else { return 0 };
         let words = [&hashed.q_order, &hashed.k_order, &hashed.sample_places, &hashed.sample_rows];
         let words: usize = words.into_iter().chain(&hashed.windows).map(|tensor| tensor.layout().len()).sum();
-        let ranks = hashed.q_ranks.layout().len() + hashed.k_ranks.layout().len();
-        4 * (words + hashed.directions.layout().len()) + 2 * ranks + hashed.scratch.len()
+        let floats = hashed.directions.layout().len() + hashed.sample_weights.as_ref().map_or(0, |x| x.layout().len());
+        let shares = hashed.v_shares.as_ref().map_or(0, |shares| shares.layout().len());
+        let shorts = hashed.q_ranks.layout().len() + hashed.k_ranks.layout().len() + shares;
+        4 * (words + floats) + 2 * shorts + hashed.scratch.len()
     }
 
     /// The bucket ranks that the last update found, of q `[batch, q_heads, q_len]` and of k `[batch, kv_heads,
@@ -272,6 +321,20 @@ impl HyperPlan {
     pub fn ranks(&self, stream: &Stream) -> Result<Option<[Vec<u16>; 2]>> {
         let Kind::Hashed(hashed) = &self.kind else { return Ok(None) };
         Ok(Some([hashed.q_ranks.to_vec(stream)?, hashed.k_ranks.to_vec(stream)?]))
+    }
+
+    /// The shares that the last update gave the keys, `[batch, kv_heads, kv_len]`, where samples are drawn by values; waits.
+    ///
+    /// # Errors
+    /// As [`Tensor::to_vec`].
+    pub fn shares(&self, stream: &Stream) -> Result<Option<Vec<u16>>> {
+        let Kind::Hashed(hashed) = &self.kind else { return Ok(None) };
+        hashed.v_shares.as_ref().map(|shares| shares.to_vec(stream)).transpose()
+    }
+
+    /// Whether the next update needs v.
+    pub fn draws_by_values(&self) -> bool {
+        matches!(&self.kind, Kind::Hashed(hashed) if hashed.v_shares.is_some())
     }
 
     /// The rows in sorted order, of q `[levels, batch, q_heads, q_len]` and of k `[levels, batch, kv_heads, kv_len]`;
@@ -293,6 +356,7 @@ impl HyperPlan {
     pub(crate) fn to_abi(&self) -> abi::lacuna_gather_plan {
         let Kind::Hashed(hashed) = &self.kind else { return abi::lacuna_gather_plan::default() };
         let pointer = |tensor: &Tensor<i32>| tensor.view().as_ptr().cast_mut();
+        let weights = hashed.sample_weights.as_ref();
         abi::lacuna_gather_plan {
             causal: i32::from(self.mask.causal),
             levels: hashed.levels as i32,
@@ -305,6 +369,7 @@ impl HyperPlan {
             k_order: pointer(&hashed.k_order),
             sample_places: pointer(&hashed.sample_places),
             sample_rows: pointer(&hashed.sample_rows),
+            sample_weights: weights.map_or(std::ptr::null_mut(), |weights| weights.view().as_ptr().cast_mut()),
             windows: hashed.windows.as_ref().map_or(std::ptr::null_mut(), pointer),
             windows_of_head: hashed.windows.as_ref().map_or(0, |windows| windows.dims()[3] as i32),
         }
@@ -343,6 +408,7 @@ fn settings(config: &HyperConfig, shape: &AttentionShape) -> abi::lacuna_hyper_p
             Sampling::Uniform => abi::LACUNA_SAMPLING_UNIFORM,
             Sampling::Distinct => abi::LACUNA_SAMPLING_DISTINCT,
             Sampling::Stratified => abi::LACUNA_SAMPLING_STRATIFIED,
+            Sampling::Values => abi::LACUNA_SAMPLING_VALUES,
         },
         seed: config.seed,
         ..Default::default()

@@ -10,8 +10,9 @@ const ROUNDS: u32 = 8;
 
 /// How the `sample_size` places among a pair's sorted keys are drawn.
 ///
-/// Each way puts `sample_size / keys` samples on every place on average, whatever the two numbers are, so that all
-/// samples have the weight `ln(keys / sample_size)` and the estimated sum is right on average.
+/// Each way but [`Sampling::Values`] puts `sample_size / keys` samples on every place on average, whatever the two
+/// numbers are, so that all samples have the weight `ln(keys / sample_size)`. The estimated sum is right on average with
+/// all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Sampling {
     /// Independently, with replacement, as published.
@@ -21,6 +22,11 @@ pub enum Sampling {
     Distinct,
     /// One sample in each of `sample_size` equal parts of the sorted keys.
     Stratified,
+    /// By the values: key j has a share of the samples that grows with the squared norm of row j of v, `1 + floor(4095 n_j /
+    /// n_max)`, `n_max` being the largest of its KV head. Samples are stratified over the shares, and have the weight
+    /// `ln(all shares / (sample_size * share))`. Row norms are what bounds for sampled products of matrices ask for
+    /// (Drineas, Kannan, Mahoney, 2006); the paper's analysis samples by them too, its code does not.
+    Values,
 }
 
 /// Of whom the samples are.
@@ -35,6 +41,8 @@ struct Draw {
 impl Sampling {
     /// The places, among the `keys` sorted keys of a node, of `count` samples of a KV head. Nodes are numbered as in
     /// [`samples`](super::samples), which this is for [`Sampling::Uniform`]; `docs/hyper-attention.md` has the others.
+    /// Of [`Sampling::Values`], whose samples depend on v, the places are those for equal shares in sorted order:
+    /// [`value_samples`] has the true ones.
     pub fn places(self, seed: u64, kv_head: usize, node: usize, count: usize, keys: usize) -> Vec<usize> {
         if keys == 0 {
             return vec![0; count];
@@ -42,13 +50,28 @@ impl Sampling {
         let draw = Draw { seed, kv_head: kv_head as u32, node: node as u32, keys: keys as u64 };
         match self {
             Self::Uniform => super::samples(seed, kv_head, node, count, keys),
-            Self::Stratified => (0..count).map(|i| draw.in_stratum(i, count)).collect(),
+            Self::Stratified | Self::Values => (0..count).map(|i| draw.in_stratum(i, count)).collect(),
             Self::Distinct => {
                 let shift = draw.uniform(0);
                 (0..count).map(|i| (draw.permuted(i % keys) + shift) % keys).collect()
             }
         }
     }
+}
+
+/// The rows of `count` samples of a KV head that are drawn by shares, counted from the node's first key, whose `shares` are
+/// those of its keys, in the order of their rows: sample i is the key that has share `floor(f * all / 2^64)`, `f` being
+/// `floor((i * 2^32 + x0) * 2^32 / count)` of the counter of [`samples`](super::samples).
+pub fn value_samples(seed: u64, kv_head: usize, node: usize, count: usize, shares: &[u16]) -> Vec<usize> {
+    let draw = Draw { seed, kv_head: kv_head as u32, node: node as u32, keys: shares.len() as u64 };
+    let mut sum = 0;
+    let ends: Vec<u64> = shares.iter().map(|&share| (sum += u64::from(share), sum).1).collect();
+    let row = |i: usize| {
+        let fraction = (draw.along(i) << 32) / count as u128;
+        let target = (fraction * u128::from(sum) >> 64) as u64;
+        ends.partition_point(|&end| end <= target)
+    };
+    (0..count).map(row).collect()
 }
 
 impl Draw {
@@ -62,8 +85,12 @@ impl Draw {
 
     /// `floor((i + x0 / 2^32) * keys / count)`
     fn in_stratum(&self, i: usize, count: usize) -> usize {
-        let along = ((i as u128) << 32) + u128::from(self.word(i as u32, SAMPLES));
-        (along * u128::from(self.keys) / ((count as u128) << 32)) as usize
+        (self.along(i) * u128::from(self.keys) / ((count as u128) << 32)) as usize
+    }
+
+    /// `i * 2^32 + x0`
+    fn along(&self, i: usize) -> u128 {
+        ((i as u128) << 32) + u128::from(self.word(i as u32, SAMPLES))
     }
 
     /// Where the network sends `place`: the first key on its cycle.
@@ -155,6 +182,28 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Keys are drawn by their shares, also where one has more than a stratum and others fewer.
+    #[test]
+    fn value_samples_follow_the_shares() {
+        let (shares, seeds) = ([1u16, 9, 4096, 30, 1, 500, 2], 20000);
+        let all: u64 = shares.iter().map(|&share| u64::from(share)).sum();
+        for count in [1, 3, 8] {
+            let mut sums = [0usize; 7];
+            for seed in 0..seeds {
+                let rows = value_samples(seed, 1, 2, count, &shares);
+                assert!(rows.is_sorted());
+                rows.into_iter().for_each(|row| sums[row] += 1);
+            }
+            for (sum, share) in sums.into_iter().zip(shares) {
+                let mean = (count as u64 * seeds * u64::from(share)) as f64 / all as f64;
+                assert!((sum as f64 - mean).abs() < 5.0 * mean.sqrt() + 1.0, "{count}, share {share}: {sum}, {mean}");
+            }
+        }
+        assert_ne!(value_samples(0, 0, 0, 9, &[7; 100]), value_samples(0, 0, 1, 9, &[7; 100]));
+        assert_eq!(value_samples(3, 0, 0, 4, &[5; 4]), [0, 1, 2, 3]);
+        assert!(value_samples(3, 0, 0, 0, &shares).is_empty());
     }
 
     /// Pairs of distinct places, one of each: a permutation that only the shift made random would have few of them.

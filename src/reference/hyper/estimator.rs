@@ -2,17 +2,20 @@
 
 use super::super::visibility::Visibility;
 use crate::error::{Error, Result};
-use crate::methods::HyperConfig;
+use crate::methods::hyper::value_samples;
+use crate::methods::{HyperConfig, Sampling};
 use crate::shape::{AttentionShape, Mask};
 use std::ops::Range;
 
-/// The buckets of all rows.
+/// What the estimator reads of q, k and v: buckets, and the keys' shares of the samples.
 #[derive(Debug, Clone, Copy)]
 pub struct HyperRanks<'a> {
     /// `[batch, q_heads, q_len]`
     pub q: &'a [u16],
     /// `[batch, kv_heads, kv_len]`
     pub k: &'a [u16],
+    /// `[batch, kv_heads, kv_len]`, for samples that are drawn by values
+    pub v_shares: Option<&'a [u16]>,
 }
 
 /// HyperAttention as a [`Visibility`].
@@ -55,11 +58,10 @@ struct Hashed {
     places: Vec<Vec<usize>>,
     /// `[batch * kv_heads][keys]`: the keys of the part in sorted order.
     order: Vec<Vec<usize>>,
-    /// `[batch * kv_heads][samples]`: positions in that order; none if there is one block.
-    samples: Vec<Vec<usize>>,
+    /// `[batch * kv_heads][samples]`: positions in that order, with log-weights; none if there is one block.
+    samples: Vec<Vec<(usize, f64)>>,
     /// `[batch * kv_heads][sinks]`: positions of the exact keys in that order.
     sinks: Vec<Vec<usize>>,
-    log_weight: f64,
     /// Queries before the first of these do not attend keys from the second on: an exact piece has both.
     local: [usize; 2],
 }
@@ -70,7 +72,7 @@ impl HyperEstimator {
     ///
     /// # Errors
     /// [`Error::Value`] or [`Error::Unsupported`] as [`HyperConfig::validate`], and for samples of a causal call or
-    /// outside the keys; [`Error::Shape`] for a slice of another size.
+    /// outside the keys, or for missing shares; [`Error::Shape`] for a slice of another size.
     pub fn new(
         config: &HyperConfig,
         shape: &AttentionShape,
@@ -81,6 +83,17 @@ impl HyperEstimator {
         config.validate(shape, mask)?;
         check("ranks of q", ranks.q.len(), [shape.batch, shape.q_heads, shape.q_len])?;
         check("ranks of k", ranks.k.len(), [shape.batch, shape.kv_heads, shape.kv_len])?;
+        if config.sampling == Sampling::Values && samples.is_none() {
+            let shares = ranks.v_shares.ok_or_else(|| {
+                let expected = "given, since samples are drawn by values".into();
+                Error::Value { what: "shares of v", expected, got: "none".into() }
+            })?;
+            check("shares of v", shares.len(), [shape.batch, shape.kv_heads, shape.kv_len])?;
+            if shares.contains(&0) {
+                let expected = "at least 1".into();
+                return Err(Error::Value { what: "shares of v", expected, got: "0".into() });
+            }
+        }
         if let Some(samples) = samples {
             if mask.causal {
                 let got = "samples for a causal call, which draws for each half".into();
@@ -148,11 +161,26 @@ impl HyperEstimator {
         };
         // One block holds every key: there is nothing to estimate.
         let count = if blocks > 1 { config.sample_size } else { 0 };
-        let samples = |head: usize| match samples {
-            Some(given) => given[head * config.sample_size..][..count].to_vec(),
-            None => config.sampling.places(config.seed, head % shape.kv_heads, node, count, keys.len()),
-        };
         let order: Vec<Vec<usize>> = ranks.k.chunks(shape.kv_len).map(|ranks| sorted(ranks, &keys)).collect();
+        let log_weight = (keys.len() as f64 / config.sample_size as f64).ln();
+        let alike = |places: Vec<usize>| places.into_iter().map(|at| (at, log_weight)).collect();
+        let samples = |head: usize| -> Vec<(usize, f64)> {
+            let kv_head = head % shape.kv_heads;
+            match (samples, config.sampling, ranks.v_shares) {
+                (Some(given), ..) => alike(given[head * config.sample_size..][..count].to_vec()),
+                (None, Sampling::Values, Some(shares)) => {
+                    let shares = &shares[head * shape.kv_len..][keys.clone()];
+                    let all: f64 = shares.iter().map(|&share| f64::from(share)).sum();
+                    let weigh = |row: usize| {
+                        let at = order[head].iter().position(|&key| key == keys.start + row);
+                        let drawn = config.sample_size as f64 * f64::from(shares[row]);
+                        (at.expect("every key has a place"), (all / drawn).ln())
+                    };
+                    value_samples(config.seed, kv_head, node, count, shares).into_iter().map(weigh).collect()
+                }
+                (None, sampling, _) => alike(sampling.places(config.seed, kv_head, node, count, keys.len())),
+            }
+        };
         let query_block = queries.len().div_ceil(blocks);
         let starts = |(head, of_queries): (usize, &[u16])| -> Vec<usize> {
             let (batch, head) = (head / shape.q_heads, head % shape.q_heads);
@@ -176,7 +204,7 @@ impl HyperEstimator {
         let is_sink = |row: usize| row < config.sinks;
         let without_sinks = |head: usize| {
             let mut drawn = samples(head);
-            drawn.retain(|&at| !is_sink(order[head][at]));
+            drawn.retain(|&(at, _)| !is_sink(order[head][at]));
             drawn
         };
         let sinks = |order: &Vec<usize>| (0..order.len()).filter(|&at| is_sink(order[at])).collect();
@@ -188,7 +216,6 @@ impl HyperEstimator {
             samples: (0..shape.batch * shape.kv_heads).map(without_sinks).collect(),
             sinks: order.iter().map(sinks).collect(),
             order,
-            log_weight: (keys.len() as f64 / config.sample_size as f64).ln(),
             local: [queries.start + first_piece(config, queries.len()), keys.end - config.local_window],
         };
         self.parts.push(Part { queries, keys, kind: Kind::Hashed(hashed) });
@@ -235,8 +262,8 @@ impl Visibility for HyperEstimator {
                     for &at in hashed.sinks[key_head].iter().filter(|at| !window.contains(at)) {
                         visit(order[at], 0.0);
                     }
-                    for &at in hashed.samples[key_head].iter().filter(|at| !window.contains(at)) {
-                        visit(order[at], hashed.log_weight);
+                    for &(at, log_weight) in hashed.samples[key_head].iter().filter(|(at, _)| !window.contains(at)) {
+                        visit(order[at], log_weight);
                     }
                 }
             }
@@ -281,13 +308,15 @@ mod tests {
         v: Vec<f64>,
         q_ranks: Vec<u16>,
         k_ranks: Vec<u16>,
+        v_shares: Vec<u16>,
     }
 
     impl Inputs {
         fn new([q_heads, kv_heads]: [usize; 2], [q_len, kv_len]: [usize; 2]) -> Self {
             let shape = AttentionShape { batch: 2, q_heads, kv_heads, q_len, kv_len, head_dim: 4, dtype: DType::BF16 };
             let size = |heads: usize, len: usize| 2 * heads * len * 4;
-            let ranks = |len: usize, seed| numbers(len, seed).iter().map(|x| (x * 4.0 + 4.0) as u16).collect();
+            let ranks =
+                |len: usize, seed| -> Vec<u16> { numbers(len, seed).iter().map(|x| (x * 4.0 + 4.0) as u16).collect() };
             Self {
                 shape,
                 q: numbers(size(q_heads, q_len), 1),
@@ -295,11 +324,16 @@ mod tests {
                 v: numbers(size(kv_heads, kv_len), 3),
                 q_ranks: ranks(2 * q_heads * q_len, 4),
                 k_ranks: ranks(2 * kv_heads * kv_len, 5),
+                v_shares: ranks(2 * kv_heads * kv_len, 6).into_iter().map(|x| x * x + 1).collect(),
             }
         }
 
+        fn ranks(&self) -> HyperRanks<'_> {
+            HyperRanks { q: &self.q_ranks, k: &self.k_ranks, v_shares: Some(&self.v_shares) }
+        }
+
         fn estimator(&self, config: &HyperConfig, mask: &Mask, samples: Option<&[usize]>) -> Result<HyperEstimator> {
-            HyperEstimator::new(config, &self.shape, mask, HyperRanks { q: &self.q_ranks, k: &self.k_ranks }, samples)
+            HyperEstimator::new(config, &self.shape, mask, self.ranks(), samples)
         }
 
         fn attend(&self, visible: &impl Visibility) -> Output {
@@ -371,7 +405,7 @@ mod tests {
     #[test]
     fn the_mean_over_seeds_is_the_exact_denominator() {
         let inputs = Inputs::new([1, 1], [40, 40]);
-        let samplings = [Sampling::Uniform, Sampling::Distinct, Sampling::Stratified];
+        let samplings = [Sampling::Uniform, Sampling::Distinct, Sampling::Stratified, Sampling::Values];
         let calls = [(Mask::FULL, 0), (Mask::CAUSAL, 0), (Mask::FULL, 3), (Mask::CAUSAL, 3)];
         for ((mask, sinks), sampling) in calls.into_iter().flat_map(|call| samplings.map(|s| (call, s))) {
             let exact = inputs.attend(&TokenMask { shape: &inputs.shape, mask: &mask });
@@ -431,6 +465,29 @@ mod tests {
         }
         let given = inputs.estimator(&HyperConfig { sinks: 1, ..sizes }, &Mask::FULL, Some(&[0; 100]));
         assert!(matches!(given, Err(Error::Value { what: "samples", .. })));
+    }
+
+    /// The definition as a matrix of counts.
+    #[test]
+    fn value_samples_weigh_by_their_shares() {
+        let inputs = Inputs::new([4, 2], [23, 31]);
+        let sizes = HyperConfig { block_size: 8, sample_size: 25, min_seq_len: 4, ..HyperConfig::default() };
+        let config = HyperConfig { sampling: Sampling::Values, ..sizes };
+        let place = |ranks: &[u16], i: usize| (0..ranks.len()).filter(|&j| (ranks[j], j) < (ranks[i], i)).count();
+        let count = |b: usize, h: usize, t: usize, key: usize| {
+            let head = b * 2 + h / 2;
+            let block = place(&inputs.q_ranks[(b * 4 + h) * 23..][..23], t) / 6;
+            let at = place(&inputs.k_ranks[head * 31..][..31], key);
+            let shares = &inputs.v_shares[head * 31..][..31];
+            let drawn = value_samples(config.seed, h / 2, 0, 25, shares).into_iter().filter(|&row| row == key).count();
+            let all: f64 = shares.iter().map(|&share| f64::from(share)).sum();
+            if at / 8 == block { 1.0 } else { drawn as f64 * all / (25.0 * f64::from(shares[key])) }
+        };
+        let got = inputs.attend(&inputs.estimator(&config, &Mask::FULL, None).unwrap());
+        assert_close(&got, &inputs.attend(&Counted { kv_len: 31, count }));
+        let without = HyperRanks { v_shares: None, ..inputs.ranks() };
+        let refused = HyperEstimator::new(&config, &inputs.shape, &Mask::FULL, without, None);
+        assert!(matches!(refused, Err(Error::Value { what: "shares of v", .. })));
     }
 
     /// `L (n / 2) (b + m)` pairs of the levels, masked samples left out, and half of the leaves.

@@ -2,6 +2,8 @@
 
 mod estimator;
 mod hash;
+mod shares;
 
 pub use estimator::{HyperEstimator, HyperRanks};
 pub use hash::{HyperHash, hash};
+pub use shares::value_shares;
