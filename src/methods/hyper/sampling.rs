@@ -68,7 +68,7 @@ pub fn value_samples(seed: u64, kv_head: usize, node: usize, count: usize, share
     let ends: Vec<u64> = shares.iter().map(|&share| (sum += u64::from(share), sum).1).collect();
     let row = |i: usize| {
         let fraction = (draw.along(i) << 32) / count as u128;
-        let target = (fraction * u128::from(sum) >> 64) as u64;
+        let target = ((fraction * u128::from(sum)) >> 64) as u64;
         ends.partition_point(|&end| end <= target)
     };
     (0..count).map(row).collect()
