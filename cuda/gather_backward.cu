@@ -126,15 +126,20 @@ int32_t gather_backward(const lacuna_gather_backward_params* params, void* strea
   lay_out(p.shape, p.plan, p.plan.levels, b.workspace, args.memory);
 
   LACUNA_CHECK(rows(b, args.memory, stream));
-  LACUNA_CHECK(gather_clear(args.memory, p.plan.causal != 0 ? args.memory.dq : args.memory.dk, stream));
+  LACUNA_CHECK(gather_clear(args.memory, args.memory.dq != nullptr ? args.memory.dq : args.memory.dk, stream));
   using Pass = sm80::GatherBackwardPass;
   for (args.level = 0; args.level < p.plan.levels; ++args.level) {
-    LACUNA_CHECK(run(args, Pass::kQueries, stream));
-    if (p.plan.samples > 0) {
-      LACUNA_CHECK(run(args, Pass::kSamples, stream));
-      LACUNA_CHECK(gather_sample_sums(p, args.memory, args.level, stream));
+    for (int round = 0; round < p.plan.rounds; ++round) {
+      args.params.forward.plan = plan_of_round(p.shape, p.plan, round);
+      args.more_rounds = round + 1 < p.plan.rounds;
+      args.more_queries = p.plan.causal != 0 || args.more_rounds;
+      LACUNA_CHECK(run(args, Pass::kQueries, stream));
+      if (args.params.forward.plan.samples > 0) {
+        LACUNA_CHECK(run(args, Pass::kSamples, stream));
+        LACUNA_CHECK(gather_sample_sums(p, args.memory, args.level, stream));
+      }
+      LACUNA_CHECK(run(args, Pass::kBlocks, stream));
     }
-    LACUNA_CHECK(run(args, Pass::kBlocks, stream));
   }
   if (p.plan.causal == 0) return LACUNA_OK;
   LACUNA_CHECK(run(args, Pass::kLeafQueries, stream));

@@ -75,6 +75,24 @@ int32_t launch_hopper(const lacuna_gather_forward_params& p, void* stream) {
   }
 }
 
+// Of a call that is not causal: no leaf merges what its rounds left.
+int32_t merge_rounds(const lacuna_gather_forward_params& p, void* stream) {
+  lacuna_merge_params rounds = {};
+  rounds.splits = p.plan.rounds;
+  rounds.batch = p.shape.batch;
+  rounds.heads = p.shape.q_heads;
+  rounds.len = p.shape.q_len;
+  rounds.head_dim = p.shape.head_dim;
+  rounds.out_dtype = p.shape.dtype;
+  rounds.partial_out = p.partial_out;
+  rounds.partial_lse = p.partial_lse;
+  rounds.out = p.out;
+  rounds.lse = p.lse;
+  rounds.out_stride = p.out_stride;
+  rounds.lse_stride = p.lse_stride;
+  return merge(&rounds, stream);
+}
+
 bool finite(float x) { return x - x == 0.0f; }
 
 }  // namespace
@@ -105,10 +123,12 @@ int32_t gather_forward(const lacuna_gather_forward_params* params, void* stream)
   const lacuna_gather_forward_params& p = *params;
   LACUNA_CHECK(check_gather_plan(p.plan, p.shape));
   LACUNA_REQUIRE(p.q != nullptr && p.k != nullptr && p.v != nullptr && p.out != nullptr, "q, k, v or out is null");
-  LACUNA_REQUIRE(p.plan.causal == 0 || (p.partial_out != nullptr && p.partial_lse != nullptr),
-                 "a causal call needs partial_out and partial_lse");
+  const bool partial = p.plan.causal != 0 || p.plan.rounds > 1;
+  LACUNA_REQUIRE(!partial || (p.partial_out != nullptr && p.partial_lse != nullptr),
+                 "a causal call, and one of several rounds, needs partial_out and partial_lse");
   LACUNA_REQUIRE(finite(p.scale), "scale must be finite, got %g", static_cast<double>(p.scale));
-  return config.family == LACUNA_FAMILY_HOPPER ? launch_hopper(p, stream) : launch_portable(p, stream);
+  LACUNA_CHECK(config.family == LACUNA_FAMILY_HOPPER ? launch_hopper(p, stream) : launch_portable(p, stream));
+  return partial && p.plan.causal == 0 ? merge_rounds(p, stream) : static_cast<int32_t>(LACUNA_OK);
 }
 
 }  // namespace LACUNA_NS

@@ -308,6 +308,9 @@ static void plans(void) {
   config.align_windows = 2;
   REFUSED(lacuna_hyper_create(stream, &shape, &causal, &config, &hyper), VALUE, "align_windows");
   config.align_windows = 0;
+  config.rounds = 0;
+  REFUSED(lacuna_hyper_create(stream, &shape, &causal, &config, &hyper), VALUE, "rounds");
+  config.rounds = 1;
   config.sampling = 3;
   config.min_seq_len = 16;
   FINE(lacuna_hyper_create(stream, &shape, &causal, &config, &hyper));

@@ -460,8 +460,8 @@ pub struct lacuna_hyper_config {
     pub local_window: i64,
     /// 0; 1: keys of a query block are those around the buckets of its queries
     pub align_windows: i32,
-    /// 0
-    pub reserved: i32,
+    /// 1: hashes with projections of their own, 1 to 8; their blocks together, each key once
+    pub rounds: i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -488,8 +488,7 @@ const _: () = {
         [::core::mem::offset_of!(lacuna_hyper_config, local_window) - 64usize];
     ["Offset of field: lacuna_hyper_config::align_windows"]
         [::core::mem::offset_of!(lacuna_hyper_config, align_windows) - 72usize];
-    ["Offset of field: lacuna_hyper_config::reserved"]
-        [::core::mem::offset_of!(lacuna_hyper_config, reserved) - 76usize];
+    ["Offset of field: lacuna_hyper_config::rounds"][::core::mem::offset_of!(lacuna_hyper_config, rounds) - 76usize];
 };
 /// The tensors of a backward call. Types are those of the forward call; any strides.
 #[repr(C)]
@@ -966,15 +965,15 @@ unsafe extern "C" {
         config: *const lacuna_hyper_config,
         hyper: *mut *mut lacuna_hyper,
     ) -> lacuna_status;
-    /// Hashes with these projections, f32 [1, 1, head_dim, num_projections], packed, in device memory that stays the
+    /// Hashes with these projections, f32 [1, rounds, head_dim, num_projections], packed, in device memory that stays the
     /// caller's and must outlive the object. The next update uses them. _SHAPE, _DEVICE.
     pub fn lacuna_hyper_set_projections(
         stream: *mut lacuna_stream,
         hyper: *mut lacuna_hyper,
         projections: *const lacuna_tensor,
     ) -> lacuna_status;
-    /// Attends these samples, i32 [1, batch, kv_heads, sample_size], packed, places in the sorted keys; memory as for
-    /// projections. _SHAPE, _DEVICE, _VALUE for a causal call, which draws for each of its halves.
+    /// Attends these samples, i32 [1, batch, kv_heads, sample_size], packed, places in the keys as the first round
+    /// sorts them; memory as for projections. _SHAPE, _DEVICE, _VALUE for a causal call, which draws for each of its halves.
     pub fn lacuna_hyper_set_samples(
         stream: *mut lacuna_stream,
         hyper: *mut lacuna_hyper,

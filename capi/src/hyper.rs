@@ -38,6 +38,7 @@ fn settings(given: &abi::lacuna_hyper_config) -> Result<HyperConfig> {
     let compat = flag("compat_buckets", given.compat_buckets)?;
     Ok(HyperConfig {
         num_projections: size("num_projections", given.num_projections)?,
+        rounds: size("rounds", given.rounds.into())?,
         block_size: size("block_size", given.block_size)?,
         sample_size: size("sample_size", given.sample_size)?,
         min_seq_len: size("min_seq_len", given.min_seq_len)?,

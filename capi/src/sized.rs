@@ -174,7 +174,8 @@ versioned! {
         num_projections: 7,
         block_size: 256,
         sample_size: 256,
-        min_seq_len: 4096
+        min_seq_len: 4096,
+        rounds: 1
     }
 }
 

@@ -186,6 +186,11 @@ fn samplings() {
             [r#""align_windows": true,"#, ""].map(|keys| run(keys, 24, causal).tensors["out"].clone());
         assert_ne!(aligned, default);
     }
+    for causal in [true, false] {
+        let outputs =
+            [1, 2, 3].map(|rounds| run(&format!(r#""rounds": {rounds},"#), 24, causal).tensors["out"].clone());
+        assert!(outputs[0] != outputs[1] && outputs[1] != outputs[2]);
+    }
     // Sinks for every key: nothing is left to draw.
     let sinks = |sinks: usize| run(&format!(r#""sinks": {sinks},"#), 24, false).f32("lse", &[1, 4, 170]);
     let all_sinks = sinks(170);

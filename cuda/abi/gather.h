@@ -15,6 +15,10 @@ extern "C" {
 // plan has them. The first `exact` samples stand for themselves alone: their log-weight is 0, and they are keys of rows
 // [0, exact), each listed once at most and not among the other samples.
 //
+// There may be several rounds of hashing, each with orders and windows of its own. A query then attends the keys of its
+// blocks or windows of all rounds, each key once. Samples are places in the keys as the first round sorts them; a query
+// leaves out those that lie in its block or window of any round.
+//
 // causal == 0: one pair, of all queries and all keys; levels is 1.
 // causal == 1 (needs q_len == kv_len): the tokens [0, q_len) are node 1 of a binary tree. A node of n tokens with
 // n / 2 >= min_seq_len (integer division) has two halves, nodes 2 i and 2 i + 1, of ceil(n / 2) and floor(n / 2)
@@ -30,16 +34,21 @@ typedef struct lacuna_gather_plan {
   int32_t exact;            // a multiple of 64 in 0..=samples
   int32_t local;            // 0..=min_seq_len; 0 unless causal
   int32_t windows_of_head;  // hyper_sizes; 0 without windows
-  int32_t* q_order;         // [levels, batch, q_heads, q_len] query rows; a pair's at the places of its tokens
-  int32_t* k_order;         // [levels, batch, kv_heads, kv_len] key rows; a pair's at the places of its tokens
+  int32_t rounds;           // 1..=8
+  int32_t* q_order;         // [rounds, levels, batch, q_heads, q_len] query rows; a pair's at the places of its tokens
+  int32_t* k_order;         // [rounds, levels, batch, kv_heads, kv_len] key rows; a pair's at the places of its tokens
   int32_t*
       sample_places;      // [nodes, batch, kv_heads, samples] places in the pair's sorted keys, counted from its first;
                           // nodes = 2^levels - 1, of pair i at index i - 1. Places outside are attended by nobody
   int32_t* sample_rows;   // as sample_places: the key rows there
   float* sample_weights;  // null, or as sample_places: log-weights; those of exact samples are not read
-  int32_t* windows;  // null, or [levels, batch, q_heads, windows_of_head]: the place in the pair's sorted keys where
-                     // the block_size keys of a query block begin, ascending. A level's pair of node 2^level + i
-                     // begins at i * ceil(keys of the longest pair / block_size). Fewer keys where they end
+  int32_t* windows;   // null, or [rounds, levels, batch, q_heads, windows_of_head]: the place in the pair's sorted keys
+                      // where the block_size keys of a query block begin, ascending. A level's pair of node 2^level + i
+                      // begins at i * ceil(keys of the longest pair / block_size). Fewer keys where they end
+  int32_t* k_places;  // null for one round; [rounds - 1, levels, batch, kv_heads, kv_len] of rounds 1 and on: where a
+                      // key row stands in the sorted keys of its pair, counted from the pair's first
+  int32_t* q_starts;  // as k_places, [rounds - 1, levels, batch, q_heads, q_len]: where the block or window of a query
+                      // row begins, counted so, too
 } lacuna_gather_plan;
 
 typedef enum lacuna_bucket_order {
@@ -81,9 +90,9 @@ typedef struct lacuna_hyper_plan_params {
   lacuna_strides q_stride;
   lacuna_strides k_stride;
   lacuna_strides v_stride;
-  const float* directions;  // [head_dim, projections] contiguous: P
-  uint16_t* q_ranks;        // [batch, q_heads, q_len] places of the rows' buckets
-  uint16_t* k_ranks;        // [batch, kv_heads, kv_len]
+  const float* directions;  // [rounds, head_dim, projections] contiguous: P
+  uint16_t* q_ranks;        // [rounds, batch, q_heads, q_len] places of the rows' buckets
+  uint16_t* k_ranks;        // [rounds, batch, kv_heads, kv_len]
   uint16_t* v_shares;       // [batch, kv_heads, kv_len], written where samples are drawn by values
   void* scratch;            // hyper_sizes, aligned to 16 bytes; any contents, free once the work is done
   uint64_t scratch_bytes;
@@ -96,7 +105,8 @@ typedef struct lacuna_hyper_sizes {
   uint64_t scratch_bytes;
 } lacuna_hyper_sizes;
 
-// Attention over a gather plan. Causal: the pairs leave f32 partials, which the leaves merge, level after level.
+// Attention over a gather plan. Causal: the pairs leave f32 partials, which the leaves merge, level after level. With
+// several rounds each leaves partials; where the call is not causal they are then merged by themselves.
 typedef struct lacuna_gather_forward_params {
   lacuna_shape shape;
   lacuna_gather_plan plan;
@@ -112,8 +122,9 @@ typedef struct lacuna_gather_forward_params {
   lacuna_strides lse_stride;
   float scale;         // multiplies q . k
   int32_t family;      // lacuna_family; 0: of those that serve the request, the one that should be fastest
-  float* partial_out;  // causal: [levels, batch, q_heads, q_len / 2, head_dim] contiguous, scratch
-  float* partial_lse;  // causal: [levels, batch, q_heads, q_len / 2] contiguous, scratch
+  float* partial_out;  // causal: [rounds, levels, batch, q_heads, q_len / 2, head_dim] contiguous, scratch; otherwise
+                       // for several rounds: [rounds, batch, q_heads, q_len, head_dim]
+  float* partial_lse;  // as partial_out, without head_dim
 } lacuna_gather_forward_params;
 
 // The gradients of that call, the rows and samples of its plan taken as given. With P = weight * exp(scale * q . k -

@@ -13,8 +13,8 @@ struct GatherBackwardMemory {
   int stat_rows;        // of a head
   float* lse;           // [batch, q_heads, stat_rows] natural log; +inf for rows that attend nothing or do not exist
   float* delta;         // [batch, q_heads, stat_rows]
-  float* dq;            // causal: [batch, q_heads, q_len, head_dim] sums over levels, not yet scaled
-  float* dk;            // [batch, kv_heads, kv_len, head_dim] sums over levels and samples, not yet scaled
+  float* dq;            // causal or several rounds: [batch, q_heads, q_len, head_dim] sums, not yet scaled; or null
+  float* dk;            // [batch, kv_heads, kv_len, head_dim] sums over rounds, levels and samples, not yet scaled
   float* dv;            // as dk
   float* samples;       // [pieces of a pair, pairs of a level, batch, kv_heads, sample_rows, 2, head_dim]: dk, dv
   int64_t sample_rows;  // samples in whole tiles
@@ -44,7 +44,9 @@ inline uint64_t lay_out(const lacuna_shape& shape, const lacuna_gather_plan& pla
   to.lse = carver.take<float>(q_heads * rows);
   to.delta = carver.take<float>(q_heads * rows);
   const uint64_t before = carver.used();
-  to.dq = carver.take<float>(plan.causal == 0 ? 0 : q_heads * shape.q_len * shape.head_dim);
+  const bool sums_queries = plan.causal != 0 || plan.rounds > 1;
+  to.dq = carver.take<float>(sums_queries ? q_heads * shape.q_len * shape.head_dim : 0);
+  if (!sums_queries) to.dq = nullptr;
   to.dk = carver.take<float>(kv_heads * shape.kv_len * shape.head_dim);
   to.dv = carver.take<float>(kv_heads * shape.kv_len * shape.head_dim);
   to.cleared = static_cast<int64_t>((carver.used() - before) / sizeof(float));

@@ -1,7 +1,7 @@
 // Host-side checks of gather plans.
 #pragma once
 
-#include "common/gather_windows.h"
+#include "common/gather_rounds.h"
 #include "common/validate.h"
 
 namespace LACUNA_NS {
@@ -14,6 +14,7 @@ inline int32_t check_gather_shape(const lacuna_shape& s, const lacuna_gather_pla
   if (s.block_table != nullptr) return set_error(LACUNA_UNSUPPORTED, "gather plans over paged K and V");
   LACUNA_REQUIRE(s.kv_len >= 1, "a gather plan needs keys, got kv_len %d", s.kv_len);
   LACUNA_REQUIRE(p.causal == 0 || p.causal == 1, "causal must be 0 or 1, got %d", p.causal);
+  LACUNA_REQUIRE(p.rounds >= 1 && p.rounds <= kMaxRounds, "rounds must be in 1..=%d, got %d", kMaxRounds, p.rounds);
   if (p.causal == 0) return LACUNA_OK;
   LACUNA_REQUIRE(s.q_len == s.kv_len, "a causal gather plan needs q_len == kv_len, got %d and %d", s.q_len, s.kv_len);
   LACUNA_REQUIRE(p.min_seq_len >= 1 && has_halves(s.q_len, p.min_seq_len),
@@ -39,6 +40,7 @@ inline int32_t check_gather_plan(const lacuna_gather_plan& p, const lacuna_shape
   LACUNA_REQUIRE(p.windows_of_head == windows, "windows_of_head must be %lld for this call, got %d",
                  static_cast<long long>(windows), p.windows_of_head);
   LACUNA_REQUIRE(p.q_order != nullptr && p.k_order != nullptr, "q_order or k_order is null");
+  LACUNA_REQUIRE(p.rounds == 1 || (p.k_places != nullptr && p.q_starts != nullptr), "k_places or q_starts is null");
   LACUNA_REQUIRE(p.samples == 0 || (p.sample_places != nullptr && p.sample_rows != nullptr),
                  "sample_places or sample_rows is null");
   return LACUNA_OK;

@@ -41,6 +41,7 @@ struct SortedKeys {
   int low;    // places of the block: samples there are in it already
   Segment keys;
   LocalRows local;
+  LaterRounds later;
   float weight;  // of drawn samples, in units of scores, unless they have their own
   float unit;    // of those
 
@@ -51,6 +52,7 @@ struct SortedKeys {
     const int64_t head = static_cast<int64_t>(work.head.batch) * p.shape.kv_heads + work.head.kv_head;
     keys = work.pair.keys;
     local = local_rows(plan, work.pair);
+    later = later_rounds(p.shape, plan, work.level, work.head.batch, work.head.head, work.head.kv_head);
     low =
         key_windows(p.shape, plan, work.head.batch, work.head.head, work.level, work.node, work.pair).start(work.block);
     block = plan.k_order + (work.level * heads + head) * p.shape.kv_len + keys.start + low;
@@ -87,8 +89,10 @@ struct SortedKeys {
   // Whether queries before local.queries_end leave a key out.
   __device__ __forceinline__ bool is_local(int row) const { return row >= local.keys_from; }
 
-  __device__ __forceinline__ int row(int tile) const {
-    const int i = thread_index();
+  __device__ __forceinline__ int row(int tile) const { return row_of(tile, thread_index()); }
+
+  // Row of key `i` of a tile; -1: none.
+  __device__ __forceinline__ int row_of(int tile, int i) const {
     if (i >= count(tile)) return -1;
     int row;
     if (tile < block_tiles) {

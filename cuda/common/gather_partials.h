@@ -10,7 +10,7 @@ namespace LACUNA_NS {
 __device__ __forceinline__ int64_t partial_index(const lacuna_gather_forward_params& p, const GatherHead& head,
                                                  int level, int place) {
   const int64_t heads = (static_cast<int64_t>(level) * p.shape.batch + head.batch) * p.shape.q_heads + head.head;
-  return heads * (p.shape.q_len / 2) + place;
+  return heads * partial_rows_of_head(p.shape, p.plan) + place;
 }
 
 // Calls visit with the partial of each level that a row has one at, from the root down: where it is in the second half.
@@ -24,7 +24,8 @@ __device__ __forceinline__ void for_partials(const lacuna_gather_forward_params&
     const bool second = row >= node.start + first;
     if (second) {
       const GatherPair pair{{node.start + first, node.len / 2}, {node.start, first}};
-      visit(partial_index(p, head, level, partial_place(pair, row)));
+      const int64_t at = partial_index(p, head, level, partial_place(pair, row));
+      for (int round = 0; round < p.plan.rounds; ++round) visit(at + round * partial_rows(p.shape, p.plan));
     }
     node = second ? Segment{node.start + first, node.len / 2} : Segment{node.start, first};
   }

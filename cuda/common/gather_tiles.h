@@ -1,7 +1,7 @@
 // Which rows a tile of the gather kernels serves.
 #pragma once
 
-#include "common/gather_windows.h"
+#include "common/gather_rounds.h"
 
 namespace LACUNA_NS {
 
@@ -11,7 +11,20 @@ struct GatherTiles {
   int tiles_of_pair[kMaxGatherLevels];       // kernel tiles of the largest pair of a level
   int64_t first_tile[kMaxGatherLevels + 1];  // of a level's pairs; the last one is the number of tiles of a head
   int leaf_tiles;                            // causal: kernel tiles of each node of level `levels`
+  bool partial;                              // the pairs leave partials
 };
+
+// Rows of a head that the pairs of a level leave partials of.
+__host__ __device__ __forceinline__ int partial_rows_of_head(const lacuna_shape& shape,
+                                                             const lacuna_gather_plan& plan) {
+  return plan.causal != 0 ? shape.q_len / 2 : shape.q_len;
+}
+
+// Rows of partials of a round.
+__host__ __device__ __forceinline__ int64_t partial_rows(const lacuna_shape& shape, const lacuna_gather_plan& plan) {
+  const int64_t heads = static_cast<int64_t>(plan.levels) * shape.batch * shape.q_heads;
+  return heads * partial_rows_of_head(shape, plan);
+}
 
 // Query blocks of a pair are `size` queries long, in as many kernel tiles as that takes.
 struct QueryBlocks {
@@ -54,7 +67,21 @@ GatherTiles gather_tiles(const lacuna_gather_forward_params& p) {
     tiles.tiles_of_pair[level] = tiles_of_pair<kTileRows>(p.shape, p.plan, level);
     tiles.first_tile[level + 1] = tiles.first_tile[level] + (int64_t{tiles.tiles_of_pair[level]} << level);
   }
+  tiles.partial = p.plan.causal != 0 || p.plan.rounds > 1;
   tiles.leaf_tiles = p.plan.causal != 0 ? divide_up(longest_node(p.shape.q_len, p.plan.levels), kTileRows) : 0;
+  return tiles;
+}
+
+// The call of one round: its part of the plan, and of the partials.
+inline GatherTiles tiles_of_round(const GatherTiles& all, int round) {
+  GatherTiles tiles = all;
+  lacuna_gather_forward_params& p = tiles.params;
+  p.plan = plan_of_round(p.shape, all.params.plan, round);
+  if (tiles.partial) {
+    const int64_t rows = round * partial_rows(p.shape, p.plan);
+    p.partial_out += rows * p.shape.head_dim;
+    p.partial_lse += rows;
+  }
   return tiles;
 }
 

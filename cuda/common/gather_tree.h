@@ -68,6 +68,20 @@ __host__ __device__ __forceinline__ Segment leaf_of(int n, const lacuna_gather_p
   return node;
 }
 
+// The index of the node of a level that holds token `token` of n, or would if leaves were halved on.
+__device__ __forceinline__ int node_of(int n, int level, int token) {
+  Segment node{0, n};
+  int index = 0;
+  for (int l = 0; l < level; ++l) {
+    const int first = node.len - node.len / 2;
+    const bool second = token >= node.start + first;
+    node.start += second ? first : 0;
+    node.len = second ? node.len / 2 : first;
+    index = 2 * index + (second ? 1 : 0);
+  }
+  return index;
+}
+
 // (Query, key) of a pair that a leaf attends, not the pair: queries before `queries_end` and keys from `keys_from` on.
 struct LocalRows {
   int queries_end;

@@ -35,6 +35,16 @@ Side side_of(const lacuna_hyper_plan_params& p, int levels, int heads, int len, 
   return side;
 }
 
+// Samples go by the ranks of the first round, whose pointers are those of the call.
+lacuna_hyper_plan_params params_of_round(const lacuna_hyper_plan_params& p, int round) {
+  lacuna_hyper_plan_params of_round = p;
+  of_round.plan = plan_of_round(p.shape, p.plan, round);
+  of_round.directions += static_cast<int64_t>(round) * p.shape.head_dim * p.projections;
+  of_round.q_ranks += static_cast<int64_t>(round) * p.shape.batch * p.shape.q_heads * p.shape.q_len;
+  of_round.k_ranks += static_cast<int64_t>(round) * p.shape.batch * p.shape.kv_heads * p.shape.kv_len;
+  return of_round;
+}
+
 uint64_t aligned(uint64_t bytes) { return (bytes + 15) / 16 * 16; }
 
 // Fills `scratch` from `memory`, which may be null, and returns the bytes that it takes.
@@ -110,9 +120,13 @@ int32_t hyper_plan(const lacuna_hyper_plan_params* params, void* stream) {
                  "scratch must have %llu bytes, aligned to 16, got %llu at %p", static_cast<unsigned long long>(needed),
                  static_cast<unsigned long long>(p.scratch_bytes), p.scratch);
   if (p.center != 0) LACUNA_CHECK(launch_means(p, scratch, stream));
-  LACUNA_CHECK(launch_hash(p, scratch, stream));
-  LACUNA_CHECK(launch_sort(p, scratch, stream));
-  if (p.plan.windows != nullptr) LACUNA_CHECK(launch_windows(p, stream));
+  for (int round = 0; round < p.plan.rounds; ++round) {
+    const lacuna_hyper_plan_params of_round = params_of_round(p, round);
+    LACUNA_CHECK(launch_hash(of_round, scratch, stream));
+    LACUNA_CHECK(launch_sort(of_round, scratch, stream));
+    if (p.plan.windows != nullptr) LACUNA_CHECK(launch_windows(of_round, stream));
+  }
+  if (p.plan.rounds > 1) LACUNA_CHECK(launch_rounds(p, stream));
   if (draws_by_values(p)) LACUNA_CHECK(launch_shares(p, scratch, stream));
   return p.plan.samples > 0 ? launch_samples(p, scratch, stream) : static_cast<int32_t>(LACUNA_OK);
 }

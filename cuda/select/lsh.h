@@ -1,5 +1,5 @@
-// The steps of hyper_plan: means, hash, sort, windows, shares, samples. Each is a file of its own; select/hyper_plan.cu
-// checks the request and runs them in order.
+// The steps of hyper_plan: means, hash, sort, windows, rounds, shares, samples. Each is a file of its own;
+// select/hyper_plan.cu checks the request and runs them in order.
 #pragma once
 
 #include "common/gather_tree.h"
@@ -51,6 +51,7 @@ int32_t launch_means(const lacuna_hyper_plan_params& params, const Scratch& scra
 int32_t launch_hash(const lacuna_hyper_plan_params& params, const Scratch& scratch, void* stream);
 int32_t launch_sort(const lacuna_hyper_plan_params& params, const Scratch& scratch, void* stream);
 int32_t launch_windows(const lacuna_hyper_plan_params& params, void* stream);
+int32_t launch_rounds(const lacuna_hyper_plan_params& params, void* stream);
 int32_t launch_shares(const lacuna_hyper_plan_params& params, const Scratch& scratch, void* stream);
 int32_t launch_samples(const lacuna_hyper_plan_params& params, const Scratch& scratch, void* stream);
 

@@ -21,6 +21,7 @@ class Hyper:
 
     Args:
         num_projections: hyperplanes of the hash, 1 to 16.
+        rounds: hashes with projections of their own, 1 to 8: a query attends the keys of its blocks in all of them.
         block_size: keys of a block of the sorted order.
         sample_size: keys drawn for each KV head; 0: none.
         sinks: so many first keys are attended exactly; not with given samples.
@@ -32,8 +33,8 @@ class Hyper:
         bucket_order: "gray", or "compat" for the order of the published code.
         center: hash x - mean in place of x.
         seed: of projections and samples that are not given.
-        projections: f32 [head_dim, num_projections], on the device of the calls.
-        samples: i32 [batch, kv_heads, sample_size], places in the sorted keys; not for causal calls.
+        projections: f32 [head_dim, num_projections], or [rounds, head_dim, num_projections], on the device of the calls.
+        samples: i32 [batch, kv_heads, sample_size], places in the keys as the first round sorts them; not for causal calls.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Hyper:
         sinks: int = 0,
         local_window: int = 0,
         align_windows: bool = False,
+        rounds: int = 1,
     ) -> None:
         if bucket_order not in ("gray", "compat"):
             raise InvalidArgument(f"bucket_order must be 'gray' or 'compat', got {bucket_order!r}")
@@ -65,6 +67,7 @@ class Hyper:
             "sample_size": sample_size,
             "min_seq_len": min_seq_len,
             "sinks": sinks,
+            "rounds": rounds,
             "local_window": local_window,
         }
         values = {name: integer(name, value) for name, value in sizes.items()}

@@ -111,6 +111,8 @@ def test_hyper(inputs):
     check(given.number(out), *given.values, True, "bf16")
     aligned = lacuna.Hyper(block_size=32, sample_size=64, min_seq_len=64, seed=5, align_windows=True)
     assert (lacuna.attention(q, k, v, plan=aligned, dtype="bf16") != first).any()
+    several = lacuna.Hyper(block_size=32, sample_size=64, min_seq_len=64, seed=5, rounds=2)
+    assert (lacuna.attention(q, k, v, plan=several, dtype="bf16") != first).any()
     # Exact pieces of 50 that reach 50 keys back, of 4: the first 100 queries attend all there is.
     local = lacuna.Hyper(block_size=16, sample_size=8, min_seq_len=50, local_window=50)
     out = given.number(lacuna.attention(q, k, v, plan=local, causal=True, dtype="bf16"))[:, :, :100]

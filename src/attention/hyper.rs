@@ -12,8 +12,9 @@ use crate::methods::hyper::HyperPlan;
 use crate::methods::hyper::plan::{Kind, check_dtype};
 use crate::tensor::{Half, Layout, TensorView, TensorViewMut};
 
-/// Bytes of workspace that [`hyper_forward`] needs. For a causal call f32 `[levels, batch, q_heads, q_len / 2]` times
-/// `head_dim + 1`: what each level leaves for the leaves to merge. Sizes beyond `usize` saturate, and no allocation of
+/// Bytes of workspace that [`hyper_forward`] needs. For a causal call f32 `[rounds, levels, batch, q_heads, q_len / 2]`
+/// times `head_dim + 1`: what each level leaves for the leaves to merge. Otherwise nothing, or for several rounds
+/// `[rounds, batch, q_heads, q_len]` times as much. Sizes beyond `usize` saturate, and no allocation of
 /// them succeeds. The contents do not matter, before as well as after.
 pub fn hyper_workspace_bytes(plan: &HyperPlan) -> usize {
     if let Kind::Exact(..) = plan.kind() {
@@ -22,13 +23,15 @@ pub fn hyper_workspace_bytes(plan: &HyperPlan) -> usize {
     partial_rows(plan).saturating_mul(plan.shape().head_dim + 1).saturating_mul(4)
 }
 
-/// Rows of the partial results; 0 for a call that is not causal.
+/// Rows of the partial results; 0 for a call of one round that is not causal.
 fn partial_rows(plan: &HyperPlan) -> usize {
-    if !plan.mask().causal {
-        return 0;
-    }
-    let shape = plan.shape();
-    [shape.batch, shape.q_heads, shape.q_len / 2].iter().fold(plan.levels(), |n, &size| n.saturating_mul(size))
+    let (shape, rounds) = (plan.shape(), plan.config().rounds);
+    let rows = match plan.mask().causal {
+        true => shape.q_len / 2,
+        false if rounds == 1 => return 0,
+        false => shape.q_len,
+    };
+    [plan.levels(), shape.batch, shape.q_heads, rows].iter().fold(rounds, |n, &size| n.saturating_mul(size))
 }
 
 pub(super) fn options(plan: &HyperPlan, scale: Option<f32>) -> ForwardOptions<'static> {

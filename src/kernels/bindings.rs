@@ -1364,6 +1364,10 @@ impl Default for lacuna_block_max_params {
 /// plan has them. The first `exact` samples stand for themselves alone: their log-weight is 0, and they are keys of rows
 /// [0, exact), each listed once at most and not among the other samples.
 ///
+/// There may be several rounds of hashing, each with orders and windows of its own. A query then attends the keys of its
+/// blocks or windows of all rounds, each key once. Samples are places in the keys as the first round sorts them; a query
+/// leaves out those that lie in its block or window of any round.
+///
 /// causal == 0: one pair, of all queries and all keys; levels is 1.
 /// causal == 1 (needs q_len == kv_len): the tokens [0, q_len) are node 1 of a binary tree. A node of n tokens with
 /// n / 2 >= min_seq_len (integer division) has two halves, nodes 2 i and 2 i + 1, of ceil(n / 2) and floor(n / 2)
@@ -1387,9 +1391,11 @@ pub struct lacuna_gather_plan {
     pub local: i32,
     /// hyper_sizes; 0 without windows
     pub windows_of_head: i32,
-    /// [levels, batch, q_heads, q_len] query rows; a pair's at the places of its tokens
+    /// 1..=8
+    pub rounds: i32,
+    /// [rounds, levels, batch, q_heads, q_len] query rows; a pair's at the places of its tokens
     pub q_order: *mut i32,
-    /// [levels, batch, kv_heads, kv_len] key rows; a pair's at the places of its tokens
+    /// [rounds, levels, batch, kv_heads, kv_len] key rows; a pair's at the places of its tokens
     pub k_order: *mut i32,
     /// [nodes, batch, kv_heads, samples] places in the pair's sorted keys, counted from its first;
     /// nodes = 2^levels - 1, of pair i at index i - 1. Places outside are attended by nobody
@@ -1398,14 +1404,20 @@ pub struct lacuna_gather_plan {
     pub sample_rows: *mut i32,
     /// null, or as sample_places: log-weights; those of exact samples are not read
     pub sample_weights: *mut f32,
-    /// null, or [levels, batch, q_heads, windows_of_head]: the place in the pair's sorted keys where
-    /// the block_size keys of a query block begin, ascending. A level's pair of node 2^level + i
+    /// null, or [rounds, levels, batch, q_heads, windows_of_head]: the place in the pair's sorted keys
+    /// where the block_size keys of a query block begin, ascending. A level's pair of node 2^level + i
     /// begins at i * ceil(keys of the longest pair / block_size). Fewer keys where they end
     pub windows: *mut i32,
+    /// null for one round; [rounds - 1, levels, batch, kv_heads, kv_len] of rounds 1 and on: where a
+    /// key row stands in the sorted keys of its pair, counted from the pair's first
+    pub k_places: *mut i32,
+    /// as k_places, [rounds - 1, levels, batch, q_heads, q_len]: where the block or window of a query
+    /// row begins, counted so, too
+    pub q_starts: *mut i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_gather_plan"][::core::mem::size_of::<lacuna_gather_plan>() - 80usize];
+    ["Size of lacuna_gather_plan"][::core::mem::size_of::<lacuna_gather_plan>() - 104usize];
     ["Alignment of lacuna_gather_plan"][::core::mem::align_of::<lacuna_gather_plan>() - 8usize];
     ["Offset of field: lacuna_gather_plan::causal"][::core::mem::offset_of!(lacuna_gather_plan, causal) - 0usize];
     ["Offset of field: lacuna_gather_plan::levels"][::core::mem::offset_of!(lacuna_gather_plan, levels) - 4usize];
@@ -1418,15 +1430,18 @@ const _: () = {
     ["Offset of field: lacuna_gather_plan::local"][::core::mem::offset_of!(lacuna_gather_plan, local) - 24usize];
     ["Offset of field: lacuna_gather_plan::windows_of_head"]
         [::core::mem::offset_of!(lacuna_gather_plan, windows_of_head) - 28usize];
-    ["Offset of field: lacuna_gather_plan::q_order"][::core::mem::offset_of!(lacuna_gather_plan, q_order) - 32usize];
-    ["Offset of field: lacuna_gather_plan::k_order"][::core::mem::offset_of!(lacuna_gather_plan, k_order) - 40usize];
+    ["Offset of field: lacuna_gather_plan::rounds"][::core::mem::offset_of!(lacuna_gather_plan, rounds) - 32usize];
+    ["Offset of field: lacuna_gather_plan::q_order"][::core::mem::offset_of!(lacuna_gather_plan, q_order) - 40usize];
+    ["Offset of field: lacuna_gather_plan::k_order"][::core::mem::offset_of!(lacuna_gather_plan, k_order) - 48usize];
     ["Offset of field: lacuna_gather_plan::sample_places"]
-        [::core::mem::offset_of!(lacuna_gather_plan, sample_places) - 48usize];
+        [::core::mem::offset_of!(lacuna_gather_plan, sample_places) - 56usize];
     ["Offset of field: lacuna_gather_plan::sample_rows"]
-        [::core::mem::offset_of!(lacuna_gather_plan, sample_rows) - 56usize];
+        [::core::mem::offset_of!(lacuna_gather_plan, sample_rows) - 64usize];
     ["Offset of field: lacuna_gather_plan::sample_weights"]
-        [::core::mem::offset_of!(lacuna_gather_plan, sample_weights) - 64usize];
-    ["Offset of field: lacuna_gather_plan::windows"][::core::mem::offset_of!(lacuna_gather_plan, windows) - 72usize];
+        [::core::mem::offset_of!(lacuna_gather_plan, sample_weights) - 72usize];
+    ["Offset of field: lacuna_gather_plan::windows"][::core::mem::offset_of!(lacuna_gather_plan, windows) - 80usize];
+    ["Offset of field: lacuna_gather_plan::k_places"][::core::mem::offset_of!(lacuna_gather_plan, k_places) - 88usize];
+    ["Offset of field: lacuna_gather_plan::q_starts"][::core::mem::offset_of!(lacuna_gather_plan, q_starts) - 96usize];
 };
 impl Default for lacuna_gather_plan {
     fn default() -> Self {
@@ -1449,10 +1464,10 @@ pub const LACUNA_SAMPLING_UNIFORM: lacuna_sampling = 0;
 pub const LACUNA_SAMPLING_DISTINCT: lacuna_sampling = 1;
 /// at floor((i + x0(i) / 2^32) * keys / samples): one in each of equal parts
 pub const LACUNA_SAMPLING_STRATIFIED: lacuna_sampling = 2;
-/// by the squared norms of the rows of v. With n_max the largest of the KV head, in f32, key
-/// j has the share 1 + floor(4095 * n_j / n_max), or 1 where that is no number; samples
-/// are stratified over the shares of the pair's keys, in the order of their rows, and have
-/// the log-weight ln(all those shares / (samples * share))
+/// by the squared norms of the rows of v. With n_max the largest of the KV head, in f32,
+/// key j has the share 1 + floor(4095 * n_j / n_max), or 1 where that is no number;
+/// samples are stratified over the shares of the pair's keys, in the order of their rows,
+/// and have the log-weight ln(all those shares / (samples * share))
 pub const LACUNA_SAMPLING_VALUES: lacuna_sampling = 3;
 /// How the samples of a pair are drawn. x0(i) is the first word of Philox4x32-10 of the counter (i, KV head, node,
 /// "samp") under the key `seed`, low word first; the node is 0 when not causal. But for the last way every place has
@@ -1490,11 +1505,11 @@ pub struct lacuna_hyper_plan_params {
     pub q_stride: lacuna_strides,
     pub k_stride: lacuna_strides,
     pub v_stride: lacuna_strides,
-    /// [head_dim, projections] contiguous: P
+    /// [rounds, head_dim, projections] contiguous: P
     pub directions: *const f32,
-    /// [batch, q_heads, q_len] places of the rows' buckets
+    /// [rounds, batch, q_heads, q_len] places of the rows' buckets
     pub q_ranks: *mut u16,
-    /// [batch, kv_heads, kv_len]
+    /// [rounds, batch, kv_heads, kv_len]
     pub k_ranks: *mut u16,
     /// [batch, kv_heads, kv_len], written where samples are drawn by values
     pub v_shares: *mut u16,
@@ -1504,47 +1519,47 @@ pub struct lacuna_hyper_plan_params {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_hyper_plan_params"][::core::mem::size_of::<lacuna_hyper_plan_params>() - 352usize];
+    ["Size of lacuna_hyper_plan_params"][::core::mem::size_of::<lacuna_hyper_plan_params>() - 376usize];
     ["Alignment of lacuna_hyper_plan_params"][::core::mem::align_of::<lacuna_hyper_plan_params>() - 8usize];
     ["Offset of field: lacuna_hyper_plan_params::shape"]
         [::core::mem::offset_of!(lacuna_hyper_plan_params, shape) - 0usize];
     ["Offset of field: lacuna_hyper_plan_params::plan"]
         [::core::mem::offset_of!(lacuna_hyper_plan_params, plan) - 96usize];
     ["Offset of field: lacuna_hyper_plan_params::projections"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, projections) - 176usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, projections) - 200usize];
     ["Offset of field: lacuna_hyper_plan_params::bucket_order"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, bucket_order) - 180usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, bucket_order) - 204usize];
     ["Offset of field: lacuna_hyper_plan_params::center"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, center) - 184usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, center) - 208usize];
     ["Offset of field: lacuna_hyper_plan_params::draw"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, draw) - 188usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, draw) - 212usize];
     ["Offset of field: lacuna_hyper_plan_params::sampling"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, sampling) - 192usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, sampling) - 216usize];
     ["Offset of field: lacuna_hyper_plan_params::sinks"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, sinks) - 196usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, sinks) - 220usize];
     ["Offset of field: lacuna_hyper_plan_params::seed"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, seed) - 200usize];
-    ["Offset of field: lacuna_hyper_plan_params::q"][::core::mem::offset_of!(lacuna_hyper_plan_params, q) - 208usize];
-    ["Offset of field: lacuna_hyper_plan_params::k"][::core::mem::offset_of!(lacuna_hyper_plan_params, k) - 216usize];
-    ["Offset of field: lacuna_hyper_plan_params::v"][::core::mem::offset_of!(lacuna_hyper_plan_params, v) - 224usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, seed) - 224usize];
+    ["Offset of field: lacuna_hyper_plan_params::q"][::core::mem::offset_of!(lacuna_hyper_plan_params, q) - 232usize];
+    ["Offset of field: lacuna_hyper_plan_params::k"][::core::mem::offset_of!(lacuna_hyper_plan_params, k) - 240usize];
+    ["Offset of field: lacuna_hyper_plan_params::v"][::core::mem::offset_of!(lacuna_hyper_plan_params, v) - 248usize];
     ["Offset of field: lacuna_hyper_plan_params::q_stride"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, q_stride) - 232usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, q_stride) - 256usize];
     ["Offset of field: lacuna_hyper_plan_params::k_stride"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, k_stride) - 256usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, k_stride) - 280usize];
     ["Offset of field: lacuna_hyper_plan_params::v_stride"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, v_stride) - 280usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, v_stride) - 304usize];
     ["Offset of field: lacuna_hyper_plan_params::directions"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, directions) - 304usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, directions) - 328usize];
     ["Offset of field: lacuna_hyper_plan_params::q_ranks"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, q_ranks) - 312usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, q_ranks) - 336usize];
     ["Offset of field: lacuna_hyper_plan_params::k_ranks"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, k_ranks) - 320usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, k_ranks) - 344usize];
     ["Offset of field: lacuna_hyper_plan_params::v_shares"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, v_shares) - 328usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, v_shares) - 352usize];
     ["Offset of field: lacuna_hyper_plan_params::scratch"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, scratch) - 336usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, scratch) - 360usize];
     ["Offset of field: lacuna_hyper_plan_params::scratch_bytes"]
-        [::core::mem::offset_of!(lacuna_hyper_plan_params, scratch_bytes) - 344usize];
+        [::core::mem::offset_of!(lacuna_hyper_plan_params, scratch_bytes) - 368usize];
 };
 impl Default for lacuna_hyper_plan_params {
     fn default() -> Self {
@@ -1576,7 +1591,8 @@ const _: () = {
     ["Offset of field: lacuna_hyper_sizes::scratch_bytes"]
         [::core::mem::offset_of!(lacuna_hyper_sizes, scratch_bytes) - 16usize];
 };
-/// Attention over a gather plan. Causal: the pairs leave f32 partials, which the leaves merge, level after level.
+/// Attention over a gather plan. Causal: the pairs leave f32 partials, which the leaves merge, level after level. With
+/// several rounds each leaves partials; where the call is not causal they are then merged by themselves.
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct lacuna_gather_forward_params {
@@ -1601,47 +1617,48 @@ pub struct lacuna_gather_forward_params {
     pub scale: f32,
     /// lacuna_family; 0: of those that serve the request, the one that should be fastest
     pub family: i32,
-    /// causal: [levels, batch, q_heads, q_len / 2, head_dim] contiguous, scratch
+    /// causal: [rounds, levels, batch, q_heads, q_len / 2, head_dim] contiguous, scratch; otherwise
+    /// for several rounds: [rounds, batch, q_heads, q_len, head_dim]
     pub partial_out: *mut f32,
-    /// causal: [levels, batch, q_heads, q_len / 2] contiguous, scratch
+    /// as partial_out, without head_dim
     pub partial_lse: *mut f32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_gather_forward_params"][::core::mem::size_of::<lacuna_gather_forward_params>() - 360usize];
+    ["Size of lacuna_gather_forward_params"][::core::mem::size_of::<lacuna_gather_forward_params>() - 384usize];
     ["Alignment of lacuna_gather_forward_params"][::core::mem::align_of::<lacuna_gather_forward_params>() - 8usize];
     ["Offset of field: lacuna_gather_forward_params::shape"]
         [::core::mem::offset_of!(lacuna_gather_forward_params, shape) - 0usize];
     ["Offset of field: lacuna_gather_forward_params::plan"]
         [::core::mem::offset_of!(lacuna_gather_forward_params, plan) - 96usize];
     ["Offset of field: lacuna_gather_forward_params::q"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, q) - 176usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, q) - 200usize];
     ["Offset of field: lacuna_gather_forward_params::k"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, k) - 184usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, k) - 208usize];
     ["Offset of field: lacuna_gather_forward_params::v"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, v) - 192usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, v) - 216usize];
     ["Offset of field: lacuna_gather_forward_params::out"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, out) - 200usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, out) - 224usize];
     ["Offset of field: lacuna_gather_forward_params::lse"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, lse) - 208usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, lse) - 232usize];
     ["Offset of field: lacuna_gather_forward_params::q_stride"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, q_stride) - 216usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, q_stride) - 240usize];
     ["Offset of field: lacuna_gather_forward_params::k_stride"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, k_stride) - 240usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, k_stride) - 264usize];
     ["Offset of field: lacuna_gather_forward_params::v_stride"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, v_stride) - 264usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, v_stride) - 288usize];
     ["Offset of field: lacuna_gather_forward_params::out_stride"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, out_stride) - 288usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, out_stride) - 312usize];
     ["Offset of field: lacuna_gather_forward_params::lse_stride"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, lse_stride) - 312usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, lse_stride) - 336usize];
     ["Offset of field: lacuna_gather_forward_params::scale"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, scale) - 336usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, scale) - 360usize];
     ["Offset of field: lacuna_gather_forward_params::family"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, family) - 340usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, family) - 364usize];
     ["Offset of field: lacuna_gather_forward_params::partial_out"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, partial_out) - 344usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, partial_out) - 368usize];
     ["Offset of field: lacuna_gather_forward_params::partial_lse"]
-        [::core::mem::offset_of!(lacuna_gather_forward_params, partial_lse) - 352usize];
+        [::core::mem::offset_of!(lacuna_gather_forward_params, partial_lse) - 376usize];
 };
 impl Default for lacuna_gather_forward_params {
     fn default() -> Self {
@@ -1682,34 +1699,34 @@ pub struct lacuna_gather_backward_params {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lacuna_gather_backward_params"][::core::mem::size_of::<lacuna_gather_backward_params>() - 536usize];
+    ["Size of lacuna_gather_backward_params"][::core::mem::size_of::<lacuna_gather_backward_params>() - 560usize];
     ["Alignment of lacuna_gather_backward_params"][::core::mem::align_of::<lacuna_gather_backward_params>() - 8usize];
     ["Offset of field: lacuna_gather_backward_params::forward"]
         [::core::mem::offset_of!(lacuna_gather_backward_params, forward) - 0usize];
     ["Offset of field: lacuna_gather_backward_params::dout"]
-        [::core::mem::offset_of!(lacuna_gather_backward_params, dout) - 360usize];
+        [::core::mem::offset_of!(lacuna_gather_backward_params, dout) - 384usize];
     ["Offset of field: lacuna_gather_backward_params::dlse"]
-        [::core::mem::offset_of!(lacuna_gather_backward_params, dlse) - 368usize];
+        [::core::mem::offset_of!(lacuna_gather_backward_params, dlse) - 392usize];
     ["Offset of field: lacuna_gather_backward_params::dq"]
-        [::core::mem::offset_of!(lacuna_gather_backward_params, dq) - 376usize];
+        [::core::mem::offset_of!(lacuna_gather_backward_params, dq) - 400usize];
     ["Offset of field: lacuna_gather_backward_params::dk"]
-        [::core::mem::offset_of!(lacuna_gather_backward_params, dk) - 384usize];
+        [::core::mem::offset_of!(lacuna_gather_backward_params, dk) - 408usize];
     ["Offset of field: lacuna_gather_backward_params::dv"]
-        [::core::mem::offset_of!(lacuna_gather_backward_params, dv) - 392usize];
+        [::core::mem::offset_of!(lacuna_gather_backward_params, dv) - 416usize];
     ["Offset of field: lacuna_gather_backward_params::dout_stride"]
-        [::core::mem::offset_of!(lacuna_gather_backward_params, dout_stride) - 400usize];
+        [::core::mem::offset_of!(lacuna_gather_backward_params, dout_stride) - 424usize];
     ["Offset of field: lacuna_gather_backward_params::dlse_stride"]
-        [::core::mem::offset_of!(lacuna_gather_backward_params, dlse_stride) - 424usize];
+        [::core::mem::offset_of!(lacuna_gather_backward_params, dlse_stride) - 448usize];
     ["Offset of field: lacuna_gather_backward_params::dq_stride"]
-        [::core::mem::offset_of!(lacuna_gather_backward_params, dq_stride) - 448usize];
+        [::core::mem::offset_of!(lacuna_gather_backward_params, dq_stride) - 472usize];
     ["Offset of field: lacuna_gather_backward_params::dk_stride"]
-        [::core::mem::offset_of!(lacuna_gather_backward_params, dk_stride) - 472usize];
+        [::core::mem::offset_of!(lacuna_gather_backward_params, dk_stride) - 496usize];
     ["Offset of field: lacuna_gather_backward_params::dv_stride"]
-        [::core::mem::offset_of!(lacuna_gather_backward_params, dv_stride) - 496usize];
+        [::core::mem::offset_of!(lacuna_gather_backward_params, dv_stride) - 520usize];
     ["Offset of field: lacuna_gather_backward_params::workspace"]
-        [::core::mem::offset_of!(lacuna_gather_backward_params, workspace) - 520usize];
+        [::core::mem::offset_of!(lacuna_gather_backward_params, workspace) - 544usize];
     ["Offset of field: lacuna_gather_backward_params::workspace_bytes"]
-        [::core::mem::offset_of!(lacuna_gather_backward_params, workspace_bytes) - 528usize];
+        [::core::mem::offset_of!(lacuna_gather_backward_params, workspace_bytes) - 552usize];
 };
 impl Default for lacuna_gather_backward_params {
     fn default() -> Self {

@@ -55,8 +55,9 @@ impl HyperCase {
     }
 
     fn projections(&self) -> Vec<f32> {
-        let drawn = || hyper::projections(self.config.seed, self.case.shape.head_dim, self.config.num_projections);
-        self.projections.clone().unwrap_or_else(drawn)
+        let of_round =
+            |round| hyper::projections(self.config.seed, round, self.case.shape.head_dim, self.config.num_projections);
+        self.projections.clone().unwrap_or_else(|| (0..self.config.rounds).flat_map(of_round).collect())
     }
 
     pub fn run<T: Half>(&self, stream: &Stream) -> Hashed {
@@ -80,7 +81,7 @@ impl HyperCase {
         plan.set_family(self.case.family);
         assert!(!plan.is_exact() && plan.memory_bytes() > 0);
         if let Some(projections) = &self.projections {
-            let dims = [1, 1, shape.head_dim, self.config.num_projections];
+            let dims = [1, self.config.rounds, shape.head_dim, self.config.num_projections];
             plan.set_projections(Tensor::from_slice(stream, projections, dims).unwrap()).unwrap();
         }
         if let Some(samples) = &self.samples {
@@ -130,8 +131,12 @@ impl HyperCase {
         for (x, heads, len, ranks) in [(q, s.q_heads, s.q_len, &ranks[0]), (k, s.kv_heads, s.kv_len, &ranks[1])] {
             let x: Vec<f64> = x.iter().map(|x| f64::from(x.to_f32())).collect();
             let dims = [s.batch * heads, len, s.head_dim];
-            let expected = hyper_hash(&self.config, &x, dims, &projections).unwrap();
+            let hash = |projections: &[f64]| hyper_hash(&self.config, &x, dims, projections).unwrap();
+            let rounds: Vec<_> = projections.chunks(projections.len() / self.config.rounds).map(hash).collect();
+            let of_round = dims[0] * len;
+            assert_eq!(ranks.len(), self.config.rounds * of_round);
             for (row, got) in ranks.iter().enumerate() {
+                let (expected, row) = (&rounds[row / of_round], row % of_round);
                 let (rank, margin) = (expected.ranks[row], expected.margins[row]);
                 assert!(*got == rank || margin < TIE, "row {row}: {got}, not {rank} by {margin:e}: {self:?}");
             }
@@ -171,9 +176,18 @@ impl HyperCase {
                     assert_eq!(order[start..start + rows.len()], expected, "level {level}, head {head}: {self:?}");
                 }
             };
-        for (level, queries, keys) in &pairs {
-            check(&hashed.ranks[0], &hashed.orders[0], *level, s.q_heads, s.q_len, queries);
-            check(&hashed.ranks[1], &hashed.orders[1], *level, s.kv_heads, s.kv_len, keys);
+        for round in 0..self.config.rounds {
+            let of_round = |side: usize| {
+                let (ranks, orders) = (&hashed.ranks[side], &hashed.orders[side]);
+                let part = |len: usize| len / self.config.rounds * round..len / self.config.rounds * (round + 1);
+                (&ranks[part(ranks.len())], &orders[part(orders.len())])
+            };
+            for (level, queries, keys) in &pairs {
+                let (ranks, order) = of_round(0);
+                check(ranks, order, *level, s.q_heads, s.q_len, queries);
+                let (ranks, order) = of_round(1);
+                check(ranks, order, *level, s.kv_heads, s.kv_len, keys);
+            }
         }
     }
 
@@ -215,7 +229,7 @@ impl HyperCase {
             }
             Err(Error::NoKernel { .. }) => false,
             Err(Error::Unsupported { .. }) => {
-                assert!(![64, 128].contains(&shape.head_dim));
+                assert!(![64, 128].contains(&shape.head_dim) || self.config.rounds > 1);
                 false
             }
             Err(error) => panic!("{error}"),
@@ -342,6 +356,38 @@ fn samples_by_values() {
         .check_all::<bf16>();
     let case = HyperCase::new(shape(1, (2, 1), (100, 120), 64), Mask::FULL, by_values(small(1, 32, 40)));
     HyperCase { samples: Some((0..40).map(|i| 3 * i).collect()), ..case }.check_all::<bf16>();
+}
+
+/// Keys that a query has in several rounds count once, samples in none of them; beside all other choices. One block,
+/// one bucket: every round has the same keys.
+#[test]
+fn rounds() {
+    for rounds in [2, 3, 8] {
+        let of = |least, block, samples| HyperConfig { rounds, ..small(least, block, samples) };
+        HyperCase::new(shape(2, (4, 2), (90, 130), 64), Mask::FULL, of(1, 16, 40)).check_all::<bf16>();
+        HyperCase::new(shape(1, (2, 1), (133, 133), 64), Mask::CAUSAL, of(15, 16, 24)).check_all::<f16>();
+        let sampling = Sampling::Values;
+        let all = HyperConfig { sampling, sinks: 3, align_windows: true, ..of(1, 50, 70) };
+        HyperCase::new(shape(2, (4, 2), (90, 130), 32), Mask::FULL, all.clone()).check_all::<bf16>();
+        let all = HyperConfig { local_window: 9, min_seq_len: 15, ..all };
+        HyperCase::new(shape(1, (4, 2), (133, 133), 64), Mask::CAUSAL, all).check_all::<bf16>();
+    }
+    for head_dim in [96, 128, 256] {
+        let config = HyperConfig { rounds: 2, ..small(1, 48, 40) };
+        HyperCase::new(shape(1, (2, 1), (150, 190), head_dim), Mask::FULL, config).check_all::<bf16>();
+        let config = HyperConfig { rounds: 2, ..small(20, 32, 20) };
+        HyperCase::new(shape(1, (2, 1), (150, 150), head_dim), Mask::CAUSAL, config).check_all::<f16>();
+    }
+    let one = HyperConfig { rounds: 3, ..small(1, 200, 40) };
+    HyperCase::new(shape(1, (2, 1), (90, 130), 64), Mask::FULL, one).check_all::<bf16>();
+    let same = HyperConfig { rounds: 2, num_projections: 1, center: false, ..small(1, 16, 40) };
+    let case = HyperCase::new(shape(1, (1, 1), (90, 90), 64), Mask::FULL, same.clone());
+    HyperCase { same_keys: true, ..case }.check_all::<bf16>();
+    let mut state = 11;
+    let projections = (0..2 * 64).map(|_| uniform(&mut state)).collect();
+    let samples = (0..2 * 40).map(|_| ((uniform(&mut state) + 0.5) * 150.0) as i32).collect();
+    let case = HyperCase::new(shape(2, (2, 1), (170, 150), 64), Mask::FULL, same);
+    HyperCase { projections: Some(projections), samples: Some(samples), ..case }.check_all::<bf16>();
 }
 
 /// Shares of values that are zeros, or no finite numbers.
@@ -609,11 +655,13 @@ proptest! {
         sizes in (1usize..80, 0usize..80, 1usize..60), num_projections in 1usize..=16, center: bool, gray: bool,
         sampling in prop::sample::select(SAMPLINGS.to_vec()),
         sinks in prop::sample::select(vec![0usize, 0, 1, 30, 90]), local in 0usize..60, align_windows: bool,
+        rounds in prop::sample::select(vec![1usize, 1, 2, 3]),
     ) {
         let (mask, kv_len) = if causal { (Mask::CAUSAL, q_len) } else { (Mask::FULL, kv_len) };
         let (block_size, sample_size, least) = sizes;
         let config = HyperConfig {
             num_projections,
+            rounds,
             block_size,
             sample_size,
             sampling,

@@ -141,7 +141,8 @@ impl GradCase {
         let [q, k, v] = self.inputs::<T>().map(|values| wide(&values));
         let dlse: Option<Vec<f64>> = self.dlse.then(|| self.dlse().into_iter().map(f64::from).collect());
         let shape = AttentionShape { dtype: T::DTYPE, ..self.case.shape };
-        let none = [vec![0; q.len() / shape.head_dim], vec![0; k.len() / shape.head_dim]];
+        let rounds = self.config.rounds;
+        let none = [vec![0; rounds * q.len() / shape.head_dim], vec![0; rounds * k.len() / shape.head_dim]];
         let ranks = answer.ranks.as_ref().unwrap_or(&none);
         let samples: Option<Vec<usize>> =
             self.samples.as_ref().map(|samples| samples.iter().map(|&at| at as usize).collect());
@@ -245,6 +246,23 @@ fn samples_by_values() {
             let case = Case { scale, ..local.case.clone() };
             GradCase { case, dlse: true, ..local.clone() }.check_all::<f16>();
         }
+    }
+}
+
+#[test]
+fn rounds() {
+    for rounds in [2, 3] {
+        let of = |least, block, samples| HyperConfig { rounds, ..small(least, block, samples) };
+        GradCase::new(shape(2, (4, 2), (90, 130), 64), Mask::FULL, of(1, 16, 40)).check_all::<bf16>();
+        GradCase::new(shape(1, (4, 2), (133, 133), 32), Mask::CAUSAL, of(15, 16, 24)).check_all::<f16>();
+        let all = HyperConfig { sampling: Sampling::Values, sinks: 3, align_windows: true, ..of(1, 50, 70) };
+        GradCase::new(shape(2, (4, 2), (90, 130), 32), Mask::FULL, all.clone()).check_all::<bf16>();
+        let all = HyperConfig { local_window: 9, min_seq_len: 15, ..all };
+        GradCase::new(shape(1, (2, 1), (133, 133), 64), Mask::CAUSAL, all).check_all::<bf16>();
+    }
+    for head_dim in [128, 256] {
+        let config = HyperConfig { rounds: 2, ..small(1, 48, 20) };
+        GradCase::new(shape(1, (2, 1), (70, 90), head_dim), Mask::FULL, config).check_all::<bf16>();
     }
 }
 

@@ -179,7 +179,14 @@ fn raw_gather_calls_check_what_the_host_can_see() {
         head_dim: 64,
         ..Default::default()
     };
-    let plan = raw::lacuna_gather_plan { causal: 1, min_seq_len: 8, block_size: 16, samples: 4, ..Default::default() };
+    let plan = raw::lacuna_gather_plan {
+        causal: 1,
+        min_seq_len: 8,
+        block_size: 16,
+        samples: 4,
+        rounds: 1,
+        ..Default::default()
+    };
     let good = raw::lacuna_hyper_plan_params { shape, plan, projections: 7, ..Default::default() };
     // SAFETY: reads no tensor.
     let sizes = |params: &raw::lacuna_hyper_plan_params| unsafe { raw::hyper_sizes(stream.device(), params) };
@@ -202,6 +209,8 @@ fn raw_gather_calls_check_what_the_host_can_see() {
         planned(raw::lacuna_gather_plan { min_seq_len: 0, ..plan }),
         planned(raw::lacuna_gather_plan { min_seq_len: 33, ..plan }),
         planned(raw::lacuna_gather_plan { samples: -1, ..plan }),
+        planned(raw::lacuna_gather_plan { rounds: 0, ..plan }),
+        planned(raw::lacuna_gather_plan { rounds: 9, ..plan }),
     ] {
         assert!(matches!(sizes(&bad), Err(lacuna::Error::Value { what: "hyper_sizes", .. })), "{bad:?}");
     }
@@ -250,6 +259,7 @@ fn raw_gather_calls_check_what_the_host_can_see() {
         raw::lacuna_gather_plan { local: -1, ..full },
         raw::lacuna_gather_plan { windows: memory, ..full },
         raw::lacuna_gather_plan { windows_of_head: 4, ..full },
+        raw::lacuna_gather_plan { rounds: 2, ..full },
     ] {
         assert!(matches!(attend(&attended(bad)), Err(lacuna::Error::Value { what: "gather_forward", .. })), "{bad:?}");
     }

@@ -22,7 +22,7 @@ typedef struct lacuna_hyper_config {
   int64_t sinks;            // 0: so many first keys are attended exactly
   int64_t local_window;     // 0: at least so many of the newest keys are; 0..min_seq_len, causal calls alone
   int32_t align_windows;    // 0; 1: keys of a query block are those around the buckets of its queries
-  int32_t reserved;         // 0
+  int32_t rounds;           // 1: hashes with projections of their own, 1 to 8; their blocks together, each key once
 } lacuna_hyper_config;
 
 lacuna_status lacuna_hyper_config_init(lacuna_hyper_config* config, size_t size);
@@ -33,13 +33,13 @@ lacuna_status lacuna_hyper_config_init(lacuna_hyper_config* config, size_t size)
 lacuna_status lacuna_hyper_create(lacuna_stream* stream, const lacuna_shape* shape, const lacuna_options* options,
                                   const lacuna_hyper_config* config, lacuna_hyper** hyper);
 
-// Hashes with these projections, f32 [1, 1, head_dim, num_projections], packed, in device memory that stays the
+// Hashes with these projections, f32 [1, rounds, head_dim, num_projections], packed, in device memory that stays the
 // caller's and must outlive the object. The next update uses them. _SHAPE, _DEVICE.
 lacuna_status lacuna_hyper_set_projections(lacuna_stream* stream, lacuna_hyper* hyper,
                                            const lacuna_tensor* projections);
 
-// Attends these samples, i32 [1, batch, kv_heads, sample_size], packed, places in the sorted keys; memory as for
-// projections. _SHAPE, _DEVICE, _VALUE for a causal call, which draws for each of its halves.
+// Attends these samples, i32 [1, batch, kv_heads, sample_size], packed, places in the keys as the first round
+// sorts them; memory as for projections. _SHAPE, _DEVICE, _VALUE for a causal call, which draws for each of its halves.
 lacuna_status lacuna_hyper_set_samples(lacuna_stream* stream, lacuna_hyper* hyper, const lacuna_tensor* samples);
 
 // Hashes and sorts the rows of q [batch, q_heads, q_len, head_dim] and k [batch, kv_heads, kv_len, head_dim], any

@@ -18,7 +18,7 @@ const TIE: f64 = 1e-5;
 /// What the method needs beside q, k and v.
 pub struct Hyper {
     config: HyperConfig,
-    /// `[head_dim, num_projections]`
+    /// `[rounds, head_dim, num_projections]`
     projections: Option<Vec<f32>>,
     /// `[batch, kv_heads, sample_size]`
     samples: Option<Vec<i32>>,
@@ -52,6 +52,7 @@ impl Hyper {
     pub fn read(file: &TensorFile, keys: &HyperKeys, shape: &AttentionShape, mask: &Mask) -> Result<Self> {
         let tensors = file.tensors()?;
         let mut config = HyperConfig {
+            rounds: keys.rounds,
             block_size: keys.block_size,
             min_seq_len: keys.min_seq_len,
             bucket_order: match keys.bucket_order {
@@ -66,7 +67,8 @@ impl Hyper {
             seed: keys.seed,
             ..HyperConfig::default()
         };
-        let projections = tensors.tensor("projections").ok().map(|view| projections(file, &view, shape)).transpose()?;
+        let projections =
+            tensors.tensor("projections").ok().map(|view| projections(file, &view, shape, keys.rounds)).transpose()?;
         let samples = tensors.tensor("samples").ok().map(|view| samples(file, &view, shape)).transpose()?;
         if samples.is_some() && mask.causal {
             return Err(file.error("tensor `samples` fits no causal call, which draws samples for each of its halves"));
@@ -126,7 +128,7 @@ impl Hyper {
         let mut lse = Tensor::<f32>::uninit(stream, [shape.batch, shape.q_heads, shape.q_len, 1])?;
         let mut plan = HyperPlan::new(stream, shape, &options.mask, &self.config)?;
         if let Some(projections) = &self.projections {
-            let dims = [1, 1, shape.head_dim, self.config.num_projections];
+            let dims = [1, self.config.rounds, shape.head_dim, self.config.num_projections];
             plan.set_projections(Tensor::from_slice(stream, projections, dims)?)?;
         }
         if let Some(samples) = &self.samples {
@@ -158,16 +160,14 @@ impl Hyper {
         shares: Option<&[u16]>,
     ) -> Result<HyperEstimator> {
         // An exact call reads none.
-        let none = |heads: usize, len: usize| vec![0; shape.batch * heads * len];
+        let none = |heads: usize, len: usize| vec![0; self.config.rounds * shape.batch * heads * len];
         let none = ranks.is_none().then(|| [none(shape.q_heads, shape.q_len), none(shape.kv_heads, shape.kv_len)]);
         let Some([q, k]) = ranks.or(none.as_ref()) else {
             return request!("no bucket ranks");
         };
         let samples: Option<Vec<usize>> =
             self.samples.as_ref().map(|samples| samples.iter().map(|&at| at as usize).collect());
-        // An exact call reads none of these either.
-        let none = shares.is_none().then(|| vec![1; k.len()]);
-        let ranks = HyperRanks { q, k, v_shares: shares.or(none.as_deref()) };
+        let ranks = HyperRanks { q, k, v_shares: shares };
         Ok(HyperEstimator::new(&self.config, shape, mask, ranks, samples.as_deref())?)
     }
 
@@ -194,16 +194,23 @@ impl Hyper {
             passed &= right;
         }
         if let Some([q_ranks, k_ranks]) = &answer.ranks {
-            let drawn = || hyper::projections(self.config.seed, shape.head_dim, self.config.num_projections);
+            let HyperConfig { seed, rounds, num_projections, .. } = self.config;
+            let of_round = |round| hyper::projections(seed, round, shape.head_dim, num_projections);
+            let drawn = || (0..rounds).flat_map(of_round).collect();
             let projections = widen(&self.projections.clone().unwrap_or_else(drawn));
             let (mut ties, mut wrong) = (0, 0);
             for (x, heads, len, ranks) in
                 [(&q, shape.q_heads, shape.q_len, q_ranks), (&k, shape.kv_heads, shape.kv_len, k_ranks)]
             {
-                let hashed = hyper_hash(&self.config, x, [shape.batch * heads, len, shape.head_dim], &projections)?;
-                let differ =
-                    ranks.iter().zip(&hashed.ranks).zip(&hashed.margins).filter(|((got, rank), _)| got != rank);
-                differ.for_each(|(_, &margin)| if margin < TIE { ties += 1 } else { wrong += 1 });
+                let dims = [shape.batch * heads, len, shape.head_dim];
+                for (projections, ranks) in
+                    projections.chunks(projections.len() / rounds).zip(ranks.chunks(ranks.len() / rounds))
+                {
+                    let hashed = hyper_hash(&self.config, x, dims, projections)?;
+                    let differ =
+                        ranks.iter().zip(&hashed.ranks).zip(&hashed.margins).filter(|((got, rank), _)| got != rank);
+                    differ.for_each(|(_, &margin)| if margin < TIE { ties += 1 } else { wrong += 1 });
+                }
             }
             let rows = q_ranks.len() + k_ranks.len();
             text += &format!("buckets: {wrong} of {rows} rows differ, {ties} more that f32 can't tell\n");
@@ -261,13 +268,21 @@ fn agreed(
     }
 }
 
-/// The tensor `projections` and how many there are. They are not rounded to the compute type.
-fn projections(file: &TensorFile, view: &TensorView<'_>, shape: &AttentionShape) -> Result<(usize, Vec<f32>)> {
+/// The tensor `projections` and how many there are in a round. They are not rounded to the compute type.
+fn projections(
+    file: &TensorFile,
+    view: &TensorView<'_>,
+    shape: &AttentionShape,
+    rounds: usize,
+) -> Result<(usize, Vec<f32>)> {
     let (dims, most) = (view.shape(), HyperConfig::MAX_PROJECTIONS);
+    let fits = |dim, count| dim == shape.head_dim && (1..=most).contains(&count);
     let count = match *dims {
-        [dim, count] if dim == shape.head_dim && (1..=most).contains(&count) => count,
+        [dim, count] if rounds == 1 && fits(dim, count) => count,
+        [given, dim, count] if rounds == given && fits(dim, count) => count,
         _ => {
-            let expected = format!("[{}, 1..={most}]", shape.head_dim);
+            let of_rounds = if rounds == 1 { String::new() } else { format!("{rounds}, ") };
+            let expected = format!("[{of_rounds}{}, 1..={most}]", shape.head_dim);
             return Err(file.error(format_args!("tensor `projections` must be {expected}, got {dims:?}")));
         }
     };

@@ -204,6 +204,8 @@ keys! {
     HyperKeys {
         /// Hyperplanes of the hash; `None`: as many as the tensor `projections` has, or 7.
         num_projections: Option<usize> = None,
+        /// Hashes with projections of their own.
+        rounds: usize = 1,
         /// Keys of a block of the sorted order.
         block_size: usize = 256,
         /// Keys drawn for each KV head; `None`: as many as the tensor `samples` has, or 256.
@@ -235,6 +237,10 @@ impl HyperKeys {
         }
         if self.block_size == 0 {
             return Err(config_error("block_size must be at least 1, got 0"));
+        }
+        let most = lacuna::HyperConfig::MAX_ROUNDS;
+        if !(1..=most).contains(&self.rounds) {
+            return Err(config_error(format_args!("rounds must be in 1..={most}, got {}", self.rounds)));
         }
         let most = lacuna::HyperConfig::MAX_SINKS;
         if self.sinks > most {
@@ -284,10 +290,12 @@ mod tests {
         assert_eq!((keys.num_projections, keys.block_size, keys.sample_size), (None, 256, None));
         assert_eq!((keys.min_seq_len, keys.bucket_order, keys.center), (4096, BucketOrder::Gray, true));
         assert_eq!((keys.sampling, keys.sinks, keys.local_window), (Sampling::Uniform, 0, 0));
-        assert!(!keys.align_windows);
+        assert_eq!((keys.align_windows, keys.rounds), (false, 1));
         for (text, words) in [
             (r#"{"num_projections": 0}"#, "num_projections must be in 1..=16, got 0"),
             (r#"{"num_projections": 17}"#, "num_projections must be in 1..=16, got 17"),
+            (r#"{"rounds": 9}"#, "rounds must be in 1..=8, got 9"),
+            (r#"{"rounds": 0}"#, "rounds must be in 1..=8, got 0"),
             (r#"{"block_size": 0}"#, "block_size must be at least 1"),
             (r#"{"sinks": 65537}"#, "sinks must be in 0..=65536, got 65537"),
             (r#"{"sinks": -1}"#, "sinks"),

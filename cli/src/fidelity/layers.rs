@@ -85,7 +85,7 @@ pub fn made_up(len: usize) -> Vec<Source> {
 
 fn normal_layer(len: usize, clusters: bool, offset: bool) -> Layer {
     let (q_heads, kv_heads, dim) = MADE_UP;
-    let normal = |stream: u64, rows: usize| hyper::projections(SEEDS + stream, rows, dim);
+    let normal = |stream: u64, rows: usize| hyper::projections(SEEDS + stream, 0, rows, dim);
     let (count, spread) = CLUSTERS;
     // All heads share the centres, so that queries and keys have the same ones.
     let centres = normal(0, count);

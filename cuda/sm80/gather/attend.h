@@ -62,11 +62,40 @@ struct KeyTensors {
   bool v_vectors;
 };
 
-// Adds the weights of a slot of tile `tile` of `source` and hides what is absent, or local to a row's leaf. rows: of
-// the warp.
+// Which pairs of a tile a later round has, of this lane: bit 8 slot + 4 r + i is row r and key i of four. rows: of the
+// warp.
+template <int kTileKeys>
+__device__ __forceinline__ uint32_t later_pairs(const SortedKeys<kTileKeys>& source, int tile, int slots,
+                                                const int* rows) {
+  static_assert(kTileKeys <= 4 * kSlotKeys, "a bit for each pair of a lane");
+  uint32_t hidden = 0;
+#pragma unroll 1
+  for (int round = 0; round < source.later.count; ++round) {
+    int start[2];
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const int row = rows[fragment_row(0, r)];
+      start[r] = row < 0 ? 0 : source.later.start(round, row);
+    }
+#pragma unroll 1
+    for (int i = 0; i < 4 * slots; ++i) {
+      const int row = source.row_of(tile, i / 4 * kSlotKeys + 8 * (i / 2 % 2) + 2 * (thread_index() % 4) + i % 2);
+      if (row < 0) continue;
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        if (source.later.has(round, start[r], row)) hidden |= 1u << (i / 4 * 8 + 4 * r + i % 4);
+      }
+    }
+  }
+  return hidden;
+}
+
+// Adds the weights of a slot of tile `tile` of `source` and hides what is absent, local to a row's leaf, or in
+// `hidden`, which is what later_pairs() gave. rows: of the warp.
 template <int kTileKeys>
 __device__ __forceinline__ void weigh_slot(float (&scores)[2][4], const TileKeys<kTileKeys>& keys,
-                                           const SortedKeys<kTileKeys>& source, int tile, int slot, const int* rows) {
+                                           const SortedKeys<kTileKeys>& source, int tile, int slot, const int* rows,
+                                           uint32_t hidden) {
   const float weight = keys.weight;
   if (weight != 0.0f) {
 #pragma unroll
@@ -83,14 +112,16 @@ __device__ __forceinline__ void weigh_slot(float (&scores)[2][4], const TileKeys
     }
   }
   const uint32_t local = keys.local[slot / 2] >> (slot % 2 * kSlotKeys) & 0xffffu;
-  if (present == 0xffffu && local == 0) return;
+  hidden >>= 8 * slot;
+  if (present == 0xffffu && local == 0 && (hidden & 0xffu) == 0) return;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const bool near = local != 0 && rows[fragment_row(0, r)] < source.local.queries_end;
     const uint32_t mine = (near ? present & ~local : present) >> (2 * (thread_index() % 4));
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      if ((mine >> (8 * (i >> 1) + (i & 1)) & 1) == 0) scores[i >> 1][2 * r + (i & 1)] = minus_infinity();
+      const bool seen = (mine >> (8 * (i >> 1) + (i & 1)) & ~(hidden >> (4 * r + i)) & 1) != 0;
+      if (!seen) scores[i >> 1][2 * r + (i & 1)] = minus_infinity();
     }
   }
 }
@@ -171,6 +202,8 @@ __device__ __forceinline__ void attend(typename Traits::Shared& smem, const type
       slots = reached < slots ? reached : slots;
     }
     if (slots == 0) continue;
+    uint32_t hidden = 0;
+    if constexpr (!kCausal) hidden = later_pairs(keys, step, slots, smem.rows + warp * kGroupRows);
 
     float scores[kSlots][2][4];
 #pragma unroll
@@ -184,7 +217,7 @@ __device__ __forceinline__ void attend(typename Traits::Shared& smem, const type
         if constexpr (kCausal) {
           mask_future(scores[slot], slot * kSlotKeys - before);
         } else {
-          weigh_slot(scores[slot], tile, keys, step, slot, smem.rows + warp * kGroupRows);
+          weigh_slot(scores[slot], tile, keys, step, slot, smem.rows + warp * kGroupRows, hidden);
         }
       } else {
 #pragma unroll

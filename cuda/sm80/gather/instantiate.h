@@ -2,6 +2,7 @@
 #pragma once
 
 #include "common/alignment.h"
+#include "common/validate.h"
 #include "ptx/launch.h"
 #include "sm80/gather/kernel.h"
 
@@ -24,9 +25,13 @@ int32_t gather_with(const GatherNames& names, const lacuna_gather_forward_params
   args.out_pairs = row_starts_aligned(p.out, p.out_stride, 4);
   const int64_t heads = static_cast<int64_t>(p.shape.batch) * p.shape.q_heads;
   const size_t smem_bytes = sizeof(typename Traits::Shared);
-  const int32_t status = launch<gather_forward_kernel<Traits>>(names.pairs, heads * args.first_tile[p.plan.levels],
-                                                               Traits::kThreads, smem_bytes, stream, args);
-  if (status != LACUNA_OK || p.plan.causal == 0) return status;
+  for (int round = 0; round < p.plan.rounds; ++round) {
+    GatherArgs of_round = args;
+    static_cast<GatherTiles&>(of_round) = tiles_of_round(args, round);
+    LACUNA_CHECK(launch<gather_forward_kernel<Traits>>(names.pairs, heads * args.first_tile[p.plan.levels],
+                                                       Traits::kThreads, smem_bytes, stream, of_round));
+  }
+  if (p.plan.causal == 0) return LACUNA_OK;
   return launch<gather_leaf_forward_kernel<Traits>>(names.leaves, (heads * args.leaf_tiles) << p.plan.levels,
                                                     Traits::kThreads, smem_bytes, stream, args);
 }

@@ -76,7 +76,7 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kTile.blocks)
     const int row = smem.rows[fragment_row(thread_index() / kWarpThreads * kGroupRows, r)];
     if (row < 0) continue;
     const RowResult result = row_result(state.maximum[r] * rule.factor, state.sum[r]);
-    if (p.plan.causal != 0) {
+    if (args.partial) {
       const int64_t at = partial_index(p, work.head, work.level, partial_place(work.pair, row));
       write_row<Traits>(p.partial_out + at * Traits::kHeadDim, acc, r, result.factor);
       if (thread_index() % 4 == 0) p.partial_lse[at] = result.lse;

@@ -9,10 +9,12 @@ namespace sm80 {
 struct GatherBackwardArgs {
   lacuna_gather_backward_params params;
   GatherBackwardMemory memory;
-  int level;     // of the pairs
-  int q_head;    // windows: query head of each group whose blocks are walked
-  bool more;     // and those of another one will be
-  int per_pair;  // tiles that a pair of the level has room for; of samples: pieces
+  int level;          // of the pairs
+  bool more_queries;  // launches that add to dq follow
+  bool more_rounds;   // of the level
+  int q_head;         // windows: query head of each group whose blocks are walked
+  bool more_keys;     // launches that add to dk and dv follow
+  int per_pair;       // tiles that a pair of the level has room for; of samples: pieces
   int leaf_tiles;
   bool q_vectors;  // rows start on 16-byte boundaries: cp.async serves them
   bool k_vectors;

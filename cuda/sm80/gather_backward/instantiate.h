@@ -33,6 +33,8 @@ struct GatherBackwardLaunches {
     const lacuna_gather_plan& plan = args.params.forward.plan;
     const int64_t q_heads = static_cast<int64_t>(shape.batch) * shape.q_heads;
     const int64_t kv_heads = static_cast<int64_t>(shape.batch) * shape.kv_heads;
+    // Windows differ from head to head, and what several heads have for a key is added up in their order.
+    const int launches = plan.windows != nullptr ? shape.q_heads / shape.kv_heads : 1;
     switch (pass) {
       case GatherBackwardPass::kQueries:
         args.per_pair = tiles_of_pair<Query::kTileRows>(shape, plan, args.level);
@@ -47,9 +49,8 @@ struct GatherBackwardLaunches {
       }
       case GatherBackwardPass::kBlocks:
         args.per_pair = key_tiles_of_pair(shape, plan, args.level);
-        for (args.q_head = 0, args.more = true; args.more; ++args.q_head) {
-          // Windows differ from head to head, and what several heads have for a key is added up in their order.
-          args.more = plan.windows != nullptr && args.q_head + 1 < shape.q_heads / shape.kv_heads;
+        for (args.q_head = 0; args.q_head < launches; ++args.q_head) {
+          args.more_keys = plan.causal != 0 || args.more_rounds || args.q_head + 1 < launches;
           const int32_t status = launch<gather_key_grad_kernel<KeyList::kBlock, Key>>(
               names.blocks, (kv_heads * args.per_pair) << args.level, Key::kThreads, sizeof(typename Key::Shared),
               stream, args);

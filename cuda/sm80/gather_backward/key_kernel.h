@@ -87,6 +87,31 @@ __device__ __forceinline__ void load_query_tile(typename Traits::Shared& smem, c
   }
 }
 
+// Which pairs of 16 keys, those of `group`, and 16 queries with the rows `rows` a later round has, of this lane: bit
+// 4 i + r is query i of four and key r. `head` is counted from the first that is walked.
+template <class Shared>
+__device__ __forceinline__ uint32_t later_pairs(const Shared& smem, int group, const int* rows, int64_t head,
+                                                int q_len) {
+  const LaterRounds& later = smem.work.later;
+  const int lane = thread_index() % kWarpThreads;
+  uint32_t hidden = 0;
+#pragma unroll 1
+  for (int round = 0; round < later.count; ++round) {
+#pragma unroll 1
+    for (int i = 0; i < 4; ++i) {
+      const int query = rows[i / 2 * 8 + 2 * (lane % 4) + i % 2];
+      if (query < 0) continue;
+      const int start = later.start(round, head * q_len + query);
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        const int key = smem.key_rows[group * kGroupRows + lane / 4 + 8 * r];
+        if (key >= 0 && later.has(round, start, key)) hidden |= 1u << (4 * i + r);
+      }
+    }
+  }
+  return hidden;
+}
+
 // Hides the queries that do not attend a key. scores: the 16 keys of `group`, down, against 16 queries with the rows
 // `rows`; `place` is that of the first, of a leaf its row.
 template <KeyList kList, class Shared>
@@ -117,7 +142,7 @@ __device__ __forceinline__ void hide_queries(float (&scores)[2][4], const Shared
 template <KeyList kList, class Traits>
 __device__ __forceinline__ void listed_probabilities(float (&scores)[2][4], typename Traits::Shared& smem,
                                                      const ScoreRule& rule, int stage, int slot, int group, int place,
-                                                     const int* rows) {
+                                                     const int* rows, uint32_t hidden) {
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
     float& score = scores[i >> 2][i & 3];
@@ -125,6 +150,10 @@ __device__ __forceinline__ void listed_probabilities(float (&scores)[2][4], type
     if constexpr (kList == KeyList::kSamples) score += smem.weights[fragment_row(group * kGroupRows, i >> 1 & 1)];
   }
   hide_queries<kList>(scores, smem, group, place, rows);
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    if ((hidden >> (4 * (2 * (i >> 2) + (i & 1)) + (i >> 1 & 1)) & 1) != 0) scores[i >> 2][i & 3] = minus_infinity();
+  }
   const float* lse = smem.lse[stage] + slot * kGroupRows + 2 * (thread_index() % 4);
 #pragma unroll
   for (int n = 0; n < 2; ++n) {
@@ -162,7 +191,7 @@ __device__ __forceinline__ void write_keys(const GatherBackwardArgs& args, const
       const int row = smem.key_rows[key];
       if (row < 0) continue;
       float* const sums = key_sums<Traits>(args, work, is_dv, row);
-      if (kList == KeyList::kBlock && (b.forward.plan.causal != 0 || args.more)) {
+      if (kList == KeyList::kBlock && args.more_keys) {
         add_row<Traits>(sums, acc, r);
         continue;
       }
@@ -284,8 +313,10 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kTile.blocks)
       row_products<kDim, kSteps>(products, keys, first_rows, slot * kGroupRows);
       const int turn = 1 + slot * kColumnGroups + group;
       if (makes_dv) {
-        listed_probabilities<kList, Traits>(products, smem, rule, stage, slot, group, place,
-                                            smem.query_rows[step % Traits::kListed] + slot * kGroupRows);
+        const int* const rows = smem.query_rows[step % Traits::kListed] + slot * kGroupRows;
+        uint32_t hidden = 0;
+        if (kList != KeyList::kLeaf) hidden = later_pairs(smem, group, rows, step / smem.work.tiles, p.shape.q_len);
+        listed_probabilities<kList, Traits>(products, smem, rule, stage, slot, group, place, rows, hidden);
         named_barrier_arrive(turn, 64);
       } else {
         named_barrier_sync(turn, 64);

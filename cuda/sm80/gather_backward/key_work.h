@@ -26,6 +26,7 @@ struct KeyWork {
   LocalRows local;       // of the pair
   bool windows;          // of blocks: not all queries that are walked attend all keys
   const int32_t* order;  // query rows of place 0 of the first head
+  LaterRounds later;     // of the pair and the first query head
   int64_t sample;        // samples: partial row of key 0
 };
 
@@ -103,6 +104,7 @@ __device__ __forceinline__ WorkKeys block_work(const GatherBackwardArgs& args, i
   work.queries = keys.query_end(keys.low + keys.count - 1) - work.first;
   work.rows = pair.queries;
   work.local = local_rows(plan, pair);
+  work.later = later_rounds(p.shape, plan, args.level, work.head.batch, work.head.head, work.head.kv_head);
   work.windows = plan.windows != nullptr;
   const int64_t q_heads = static_cast<int64_t>(p.shape.batch) * p.shape.q_heads;
   const int64_t q_head = static_cast<int64_t>(work.head.batch) * p.shape.q_heads + work.head.head;
@@ -151,6 +153,7 @@ __device__ __forceinline__ WorkKeys sample_work(const GatherBackwardArgs& args, 
   work.queries = pair.queries.len - work.first < kSamplePieceRows ? pair.queries.len - work.first : kSamplePieceRows;
   work.rows = pair.queries;
   work.local = local_rows(plan, pair);
+  work.later = later_rounds(p.shape, plan, args.level, work.head.batch, work.head.head, work.head.kv_head);
   work.windows = plan.windows != nullptr;
   const int64_t q_heads = static_cast<int64_t>(p.shape.batch) * p.shape.q_heads;
   const int64_t q_head = static_cast<int64_t>(work.head.batch) * p.shape.q_heads + work.head.head;
@@ -187,6 +190,7 @@ __device__ __forceinline__ WorkKeys leaf_work(const GatherBackwardArgs& args, in
   work.queries = keys.local_end - leaf.first;
   work.rows = Segment{leaf.first, work.queries};
   work.local = LocalRows{0, 0};
+  work.later = LaterRounds{};
   work.windows = false;
   work.order = nullptr;
   work.keys = keys.count;

@@ -116,6 +116,8 @@ __device__ __forceinline__ void query_gradients(typename Traits::Shared& smem, c
       const int reached = last < 0 ? 0 : last / kSlotKeys + 1;
       slots = reached < slots ? reached : slots;
     }
+    uint32_t hidden = 0;
+    if constexpr (!kCausal) hidden = later_pairs(keys, step, slots, smem.rows + warp * kGroupRows);
 #pragma unroll 1
     for (int slot = 0; slot < slots; ++slot) {
       float scores[2][4];
@@ -134,7 +136,7 @@ __device__ __forceinline__ void query_gradients(typename Traits::Shared& smem, c
       if constexpr (kCausal) {
         mask_future(scores, slot * kSlotKeys - before);
       } else {
-        weigh_slot(scores, tile, keys, step, slot, smem.rows + warp * kGroupRows);
+        weigh_slot(scores, tile, keys, step, slot, smem.rows + warp * kGroupRows, hidden);
       }
       score_gradients(scores, dp, rule, rows);
       uint32_t packed[1][4];
@@ -190,9 +192,10 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kTile.blocks)
   for (int r = 0; r < 2; ++r) {
     const int row = smem.rows[fragment_row(thread_index() / kWarpThreads * kGroupRows, r)];
     if (row < 0) continue;
-    if (p.plan.causal != 0) {
+    if (args.more_queries) {
       add_row<Traits>(query_sums(args, head, row), acc, r);
     } else {
+      if (args.memory.dq != nullptr) take_row<Traits>(acc, query_sums(args, head, row), r);
       write_dq<Traits>(args, head, row, r, acc);
     }
   }

@@ -10,6 +10,7 @@ namespace sm90 {
 // Why not; null if they do.
 inline const char* refuses(const lacuna_gather_forward_params& p) {
   if (p.shape.head_dim != 64 && p.shape.head_dim != 128) return "head_dim 64 or 128";
+  if (p.plan.rounds > 1) return "one round of hashing";
   if (!(p.scale >= kLeastScale)) return "scales of 1e-20 and more";
   if (!tma_can_address(p.q, p.q_stride, false) || !tma_can_address(p.k, p.k_stride, false) ||
       !tma_can_address(p.v, p.v_stride, false) || !tma_can_address(p.out, p.out_stride, false)) {

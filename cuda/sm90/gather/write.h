@@ -27,7 +27,7 @@ __device__ __forceinline__ void write_rows(const GatherArgs& args, const PairWor
     lse[r] = result.lse;
   }
   scale_rows(o, inverse);
-  const bool partial = p.plan.causal != 0;
+  const bool partial = args.partial;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const int row = rows[lane / 4 + 8 * r];

@@ -41,6 +41,8 @@ impl BucketOrder {
 pub struct HyperConfig {
     /// Hyperplanes of the hash, 1 to 16.
     pub num_projections: usize,
+    /// Hashes with projections of their own, 1 to 8: a query attends the keys of its blocks in all of them, each key once.
+    pub rounds: usize,
     /// Keys of a block of the sorted order, at least 1.
     pub block_size: usize,
     /// Keys drawn for each KV head; 0: none.
@@ -72,6 +74,7 @@ impl Default for HyperConfig {
     fn default() -> Self {
         Self {
             num_projections: 7,
+            rounds: 1,
             block_size: 256,
             sample_size: 256,
             sampling: Sampling::Uniform,
@@ -89,6 +92,9 @@ impl Default for HyperConfig {
 impl HyperConfig {
     /// Projections at most.
     pub const MAX_PROJECTIONS: usize = 16;
+
+    /// Rounds at most.
+    pub const MAX_ROUNDS: usize = 8;
 
     /// Sinks at most.
     pub const MAX_SINKS: usize = 1 << 16;
@@ -114,6 +120,7 @@ impl HyperConfig {
             Ok(())
         };
         range("num_projections", self.num_projections, 1, Self::MAX_PROJECTIONS)?;
+        range("rounds", self.rounds, 1, Self::MAX_ROUNDS)?;
         range("block_size", self.block_size, 1, Self::MAX)?;
         range("sample_size", self.sample_size, 0, Self::MAX)?;
         range("sinks", self.sinks, 0, Self::MAX_SINKS)?;
@@ -190,6 +197,7 @@ mod tests {
         let config = HyperConfig::default();
         assert_eq!((config.num_projections, config.block_size, config.sample_size), (7, 256, 256));
         assert_eq!((config.min_seq_len, config.seed, config.center), (4096, 0, true));
+        assert_eq!(config.rounds, 1);
         assert_eq!((config.bucket_order, config.sampling), (BucketOrder::Gray, Sampling::Uniform));
         assert_eq!((config.sinks, config.local_window, config.align_windows), (0, 0, false));
     }
@@ -209,6 +217,8 @@ mod tests {
         for (bad, name) in [
             (HyperConfig { num_projections: 0, ..good.clone() }, "num_projections"),
             (HyperConfig { num_projections: 17, ..good.clone() }, "num_projections"),
+            (HyperConfig { rounds: 0, ..good.clone() }, "rounds"),
+            (HyperConfig { rounds: 9, ..good.clone() }, "rounds"),
             (HyperConfig { block_size: 0, ..good.clone() }, "block_size"),
             (HyperConfig { sample_size: usize::MAX, ..good.clone() }, "sample_size"),
             (HyperConfig { sinks: (1 << 16) + 1, ..good.clone() }, "sinks"),

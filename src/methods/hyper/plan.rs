@@ -46,17 +46,17 @@ pub(crate) struct Dense {
 #[derive(Debug)]
 pub(crate) struct Hashed {
     levels: usize,
-    /// `[1, 1, head_dim, num_projections]`
+    /// `[1, rounds, head_dim, num_projections]`
     directions: Tensor<f32>,
     /// Samples come from the seed.
     draw: bool,
-    /// `[1, batch, q_heads, q_len]`
+    /// `[rounds, batch, q_heads, q_len]`
     q_ranks: Tensor<u16>,
-    /// `[1, batch, kv_heads, kv_len]`
+    /// `[rounds, batch, kv_heads, kv_len]`
     k_ranks: Tensor<u16>,
-    /// `[levels, batch, q_heads, q_len]`
+    /// `[rounds * levels, batch, q_heads, q_len]`
     q_order: Tensor<i32>,
-    /// `[levels, batch, kv_heads, kv_len]`
+    /// `[rounds * levels, batch, kv_heads, kv_len]`
     k_order: Tensor<i32>,
     /// `[nodes, batch, kv_heads, sample_size]`
     sample_places: Tensor<i32>,
@@ -66,8 +66,11 @@ pub(crate) struct Hashed {
     sample_weights: Option<Tensor<f32>>,
     /// `[1, batch, kv_heads, kv_len]`, of those as well.
     v_shares: Option<Tensor<u16>>,
-    /// `[levels, batch, q_heads, windows]`, with aligned windows
+    /// `[rounds * levels, batch, q_heads, windows]`, with aligned windows
     windows: Option<Tensor<i32>>,
+    /// As `k_order` and `q_order` of all rounds but the first, of several: where keys stand, and where those of queries
+    /// begin.
+    places: Option<[Tensor<i32>; 2]>,
     scratch: Buffer,
     /// Whether `update` has run.
     filled: bool,
@@ -97,6 +100,7 @@ impl HyperPlan {
                 exact: config.exact() as i32,
                 causal: i32::from(mask.causal),
                 min_seq_len: config.least() as i32,
+                rounds: config.rounds as i32,
                 ..Default::default()
             },
             draw: 1,
@@ -111,24 +115,33 @@ impl HyperPlan {
         })?;
         let (levels, nodes) = (sizes.levels as usize, sizes.nodes as usize);
         let bytes = usize::try_from(sizes.scratch_bytes).unwrap_or(usize::MAX);
-        let directions = random::projections(config.seed, shape.head_dim, config.num_projections);
+        let of_round = |round| random::projections(config.seed, round, shape.head_dim, config.num_projections);
+        let rounds = config.rounds;
+        let directions: Vec<f32> = (0..rounds).flat_map(of_round).collect();
         let AttentionShape { batch, q_heads, kv_heads, q_len, kv_len, head_dim, .. } = *shape;
         let samples = [nodes, batch, kv_heads, config.exact() + config.sample_size];
-        let windows = [levels, batch, q_heads, sizes.windows_of_head as usize];
+        let windows = [rounds * levels, batch, q_heads, sizes.windows_of_head as usize];
         let by_values = config.sampling == Sampling::Values && config.sample_size > 0;
         Ok(plan(Kind::Hashed(Box::new(Hashed {
             levels,
-            directions: Tensor::from_slice(stream, &directions, [1, 1, head_dim, config.num_projections])?,
+            directions: Tensor::from_slice(stream, &directions, [1, rounds, head_dim, config.num_projections])?,
             draw: true,
-            q_ranks: Tensor::uninit(stream, [1, batch, q_heads, q_len])?,
-            k_ranks: Tensor::uninit(stream, [1, batch, kv_heads, kv_len])?,
-            q_order: Tensor::uninit(stream, [levels, batch, q_heads, q_len])?,
-            k_order: Tensor::uninit(stream, [levels, batch, kv_heads, kv_len])?,
+            q_ranks: Tensor::uninit(stream, [rounds, batch, q_heads, q_len])?,
+            k_ranks: Tensor::uninit(stream, [rounds, batch, kv_heads, kv_len])?,
+            q_order: Tensor::uninit(stream, [rounds * levels, batch, q_heads, q_len])?,
+            k_order: Tensor::uninit(stream, [rounds * levels, batch, kv_heads, kv_len])?,
             sample_places: Tensor::uninit(stream, samples)?,
             sample_rows: Tensor::uninit(stream, samples)?,
             sample_weights: by_values.then(|| Tensor::uninit(stream, samples)).transpose()?,
             v_shares: by_values.then(|| Tensor::uninit(stream, [1, batch, kv_heads, kv_len])).transpose()?,
             windows: config.align_windows.then(|| Tensor::uninit(stream, windows)).transpose()?,
+            places: match rounds {
+                1 => None,
+                _ => Some([
+                    Tensor::uninit(stream, [(rounds - 1) * levels, batch, kv_heads, kv_len])?,
+                    Tensor::uninit(stream, [(rounds - 1) * levels, batch, q_heads, q_len])?,
+                ]),
+            },
             scratch: stream.alloc_bytes(bytes)?,
             filled: false,
         }))))
@@ -145,12 +158,12 @@ impl HyperPlan {
         self.family
     }
 
-    /// Hashes with these projections, `[1, 1, head_dim, num_projections]` packed, from the next update on.
+    /// Hashes with these projections, `[1, rounds, head_dim, num_projections]` packed, from the next update on.
     ///
     /// # Errors
     /// [`Error::Shape`] for another size; [`Error::Device`] for memory of another device.
     pub fn set_projections(&mut self, projections: Tensor<f32>) -> Result<()> {
-        let dims = [1, 1, self.shape.head_dim, self.config.num_projections];
+        let dims = [1, self.config.rounds, self.shape.head_dim, self.config.num_projections];
         check_packed("projections", &projections, dims)?;
         if let Kind::Hashed(hashed) = &mut self.kind {
             hashed.scratch.stream().device().check_memory("projections", projections.stream().device())?;
@@ -160,8 +173,8 @@ impl HyperPlan {
         Ok(())
     }
 
-    /// Attends these samples, `[1, batch, kv_heads, sample_size]` packed, from the next update on: places in the sorted
-    /// keys, below `kv_len`. Samples outside are attended by nobody. All have the weight `ln(kv_len / sample_size)`,
+    /// Attends these samples, `[1, batch, kv_heads, sample_size]` packed, from the next update on: places in the keys as
+    /// the first round sorts them, below `kv_len`. Samples outside are attended by nobody. All have the weight `ln(kv_len / sample_size)`,
     /// and `sampling` no part in it any more.
     ///
     /// # Errors
@@ -306,15 +319,20 @@ impl HyperPlan {
     pub fn memory_bytes(&self) -> usize {
         let Kind::Hashed(hashed) = &self.kind else { return 0 };
         let words = [&hashed.q_order, &hashed.k_order, &hashed.sample_places, &hashed.sample_rows];
-        let words: usize = words.into_iter().chain(&hashed.windows).map(|tensor| tensor.layout().len()).sum();
+        let words: usize = words
+            .into_iter()
+            .chain(&hashed.windows)
+            .chain(hashed.places.iter().flatten())
+            .map(|tensor| tensor.layout().len())
+            .sum();
         let floats = hashed.directions.layout().len() + hashed.sample_weights.as_ref().map_or(0, |x| x.layout().len());
         let shares = hashed.v_shares.as_ref().map_or(0, |shares| shares.layout().len());
         let shorts = hashed.q_ranks.layout().len() + hashed.k_ranks.layout().len() + shares;
         4 * (words + floats) + 2 * shorts + hashed.scratch.len()
     }
 
-    /// The bucket ranks that the last update found, of q `[batch, q_heads, q_len]` and of k `[batch, kv_heads,
-    /// kv_len]`; waits. `None` for an exact call.
+    /// The bucket ranks that the last update found, of q `[rounds, batch, q_heads, q_len]` and of k `[rounds, batch,
+    /// kv_heads, kv_len]`; waits. `None` for an exact call.
     ///
     /// # Errors
     /// As [`Tensor::to_vec`].
@@ -337,8 +355,8 @@ impl HyperPlan {
         matches!(&self.kind, Kind::Hashed(hashed) if hashed.v_shares.is_some())
     }
 
-    /// The rows in sorted order, of q `[levels, batch, q_heads, q_len]` and of k `[levels, batch, kv_heads, kv_len]`;
-    /// waits. In a causal call each half is sorted at its own places, and of each pair of halves the queries of the
+    /// The rows in sorted order, of q `[rounds, levels, batch, q_heads, q_len]` and of k `[rounds, levels, batch,
+    /// kv_heads, kv_len]`; waits. In a causal call each half is sorted at its own places, and of each pair of halves the queries of the
     /// second and the keys of the first are written. `None` for an exact call.
     ///
     /// # Errors
@@ -372,6 +390,9 @@ impl HyperPlan {
             sample_weights: weights.map_or(std::ptr::null_mut(), |weights| weights.view().as_ptr().cast_mut()),
             windows: hashed.windows.as_ref().map_or(std::ptr::null_mut(), pointer),
             windows_of_head: hashed.windows.as_ref().map_or(0, |windows| windows.dims()[3] as i32),
+            rounds: self.config.rounds as i32,
+            k_places: hashed.places.as_ref().map_or(std::ptr::null_mut(), |places| pointer(&places[0])),
+            q_starts: hashed.places.as_ref().map_or(std::ptr::null_mut(), |places| pointer(&places[1])),
         }
     }
 }

@@ -17,12 +17,12 @@ pub(super) fn philox(mut counter: [u32; 4], seed: u64) -> [u32; 4] {
     counter
 }
 
-/// Projections `[head_dim, count]` for a seed, normally distributed: element `e` (row-major) is
+/// Projections `[head_dim, count]` of a round for a seed, normally distributed: element `e` (row-major) is
 /// `sqrt(-2 ln((x0 + 1) / 2^32)) cos(2 pi x1 / 2^32)` in f64, rounded to f32, with `x` the words of the counter
-/// `(e, 0, 0, "proj")`.
-pub fn projections(seed: u64, head_dim: usize, count: usize) -> Vec<f32> {
+/// `(e, round, 0, "proj")`.
+pub fn projections(seed: u64, round: usize, head_dim: usize, count: usize) -> Vec<f32> {
     let normal = |element: usize| {
-        let [x0, x1, ..] = philox([element as u32, 0, 0, PROJECTIONS], seed);
+        let [x0, x1, ..] = philox([element as u32, round as u32, 0, PROJECTIONS], seed);
         let unit = 2f64.powi(-32);
         let (radius, angle) = ((f64::from(x0) + 1.0) * unit, f64::from(x1) * unit);
         ((-2.0 * radius.ln()).sqrt() * (std::f64::consts::TAU * angle).cos()) as f32
@@ -54,12 +54,13 @@ mod tests {
 
     #[test]
     fn projections_are_normal() {
-        let x: Vec<f64> = projections(3, 256, 16).into_iter().map(f64::from).collect();
+        let x: Vec<f64> = projections(3, 0, 256, 16).into_iter().map(f64::from).collect();
         let moment = |power| x.iter().map(|x| x.powi(power)).sum::<f64>() / x.len() as f64;
         // Standard errors at 4096 numbers: 1/64, sqrt(2)/64, sqrt(96)/64.
         assert!(moment(1).abs() < 0.06 && (moment(2) - 1.0).abs() < 0.08 && (moment(4) - 3.0).abs() < 0.6);
-        assert_ne!(projections(3, 32, 7), projections(4, 32, 7));
-        assert_eq!(projections(3, 32, 7), projections(3, 32, 7));
+        assert_ne!(projections(3, 0, 32, 7), projections(4, 0, 32, 7));
+        assert_ne!(projections(3, 0, 32, 7), projections(3, 1, 32, 7));
+        assert_eq!(projections(3, 1, 32, 7), projections(3, 1, 32, 7));
     }
 
     #[test]

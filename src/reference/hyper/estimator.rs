@@ -1,6 +1,7 @@
 //! Which keys HyperAttention attends, and with which weights.
 
 use super::super::visibility::Visibility;
+use super::round::Round;
 use crate::error::{Error, Result};
 use crate::methods::hyper::value_samples;
 use crate::methods::{HyperConfig, Sampling};
@@ -10,9 +11,9 @@ use std::ops::Range;
 /// What the estimator reads of q, k and v: buckets, and the keys' shares of the samples.
 #[derive(Debug, Clone, Copy)]
 pub struct HyperRanks<'a> {
-    /// `[batch, q_heads, q_len]`
+    /// `[rounds, batch, q_heads, q_len]`
     pub q: &'a [u16],
-    /// `[batch, kv_heads, kv_len]`
+    /// `[rounds, batch, kv_heads, kv_len]`
     pub k: &'a [u16],
     /// `[batch, kv_heads, kv_len]`, for samples that are drawn by values
     pub v_shares: Option<&'a [u16]>,
@@ -48,26 +49,18 @@ enum Kind {
 
 #[derive(Debug, Clone)]
 struct Hashed {
-    /// Keys of a block or window.
-    block_size: usize,
-    /// Queries of a block.
-    query_block: usize,
-    /// `[batch * q_heads][query blocks]`: where the keys of each block begin in the sorted order.
-    starts: Vec<Vec<usize>>,
-    /// `[batch * q_heads][queries]`: where each query, counted from the part's first, stands in the sorted order.
-    places: Vec<Vec<usize>>,
-    /// `[batch * kv_heads][keys]`: the keys of the part in sorted order.
-    order: Vec<Vec<usize>>,
-    /// `[batch * kv_heads][samples]`: positions in that order, with log-weights; none if there is one block.
+    rounds: Vec<Round>,
+    /// `[batch * kv_heads][samples]`: rows of keys, with log-weights; none if there is one block.
     samples: Vec<Vec<(usize, f64)>>,
-    /// `[batch * kv_heads][sinks]`: positions of the exact keys in that order.
-    sinks: Vec<Vec<usize>>,
+    /// The exact keys of the part.
+    sinks: Range<usize>,
     /// Queries before the first of these do not attend keys from the second on: an exact piece has both.
     local: [usize; 2],
 }
 
 impl HyperEstimator {
-    /// The estimator for given buckets. `samples` `[batch, kv_heads, sample_size]` are positions in the sorted keys;
+    /// The estimator for given buckets. `samples` `[batch, kv_heads, sample_size]` are positions in the keys as the
+    /// first round sorts them;
     /// `None` draws them from the seed.
     ///
     /// # Errors
@@ -81,9 +74,10 @@ impl HyperEstimator {
         samples: Option<&[usize]>,
     ) -> Result<Self> {
         config.validate(shape, mask)?;
-        check("ranks of q", ranks.q.len(), [shape.batch, shape.q_heads, shape.q_len])?;
-        check("ranks of k", ranks.k.len(), [shape.batch, shape.kv_heads, shape.kv_len])?;
-        if config.sampling == Sampling::Values && samples.is_none() {
+        check("ranks of q", ranks.q.len(), [config.rounds * shape.batch, shape.q_heads, shape.q_len])?;
+        check("ranks of k", ranks.k.len(), [config.rounds * shape.batch, shape.kv_heads, shape.kv_len])?;
+        let draws = config.sample_size > 0 && samples.is_none() && !config.is_exact(shape, mask);
+        if config.sampling == Sampling::Values && draws {
             let shares = ranks.v_shares.ok_or_else(|| {
                 let expected = "given, since samples are drawn by values".into();
                 Error::Value { what: "shares of v", expected, got: "none".into() }
@@ -148,75 +142,36 @@ impl HyperEstimator {
         samples: Option<&[usize]>,
     ) {
         let shape = &self.shape;
-        let blocks = keys.len().div_ceil(config.block_size);
-        let sorted = |ranks: &[u16], range: &Range<usize>| {
-            let mut rows: Vec<usize> = range.clone().collect();
-            rows.sort_by_key(|&row| ranks[row]); // stable
-            rows
+        let of_round = |round: usize| {
+            let of = |ranks: &[u16]| ranks.len() / config.rounds * round..ranks.len() / config.rounds * (round + 1);
+            Round::new(config, shape, [&ranks.q[of(ranks.q)], &ranks.k[of(ranks.k)]], &queries, &keys)
         };
-        let places = |ranks: &[u16]| {
-            let mut places = vec![0; queries.len()];
-            sorted(ranks, &queries).into_iter().enumerate().for_each(|(at, row)| places[row - queries.start] = at);
-            places
-        };
+        let rounds: Vec<Round> = (0..config.rounds).map(of_round).collect();
         // One block holds every key: there is nothing to estimate.
-        let count = if blocks > 1 { config.sample_size } else { 0 };
-        let order: Vec<Vec<usize>> = ranks.k.chunks(shape.kv_len).map(|ranks| sorted(ranks, &keys)).collect();
+        let count = if keys.len() > config.block_size { config.sample_size } else { 0 };
         let log_weight = (keys.len() as f64 / config.sample_size as f64).ln();
-        let alike = |places: Vec<usize>| places.into_iter().map(|at| (at, log_weight)).collect();
-        let samples = |head: usize| -> Vec<(usize, f64)> {
+        let drawn = |head: usize| -> Vec<(usize, f64)> {
             let kv_head = head % shape.kv_heads;
+            let at_places =
+                |places: &[usize]| places.iter().map(|&place| (rounds[0].key_at(head, place), log_weight)).collect();
             match (samples, config.sampling, ranks.v_shares) {
-                (Some(given), ..) => alike(given[head * config.sample_size..][..count].to_vec()),
+                (Some(given), ..) => at_places(&given[head * config.sample_size..][..count]),
                 (None, Sampling::Values, Some(shares)) => {
                     let shares = &shares[head * shape.kv_len..][keys.clone()];
                     let all: f64 = shares.iter().map(|&share| f64::from(share)).sum();
-                    let weigh = |row: usize| {
-                        let at = order[head].iter().position(|&key| key == keys.start + row);
-                        let drawn = config.sample_size as f64 * f64::from(shares[row]);
-                        (at.expect("every key has a place"), (all / drawn).ln())
-                    };
-                    value_samples(config.seed, kv_head, node, count, shares).into_iter().map(weigh).collect()
+                    let of_sample = |share: u16| (all / (config.sample_size as f64 * f64::from(share))).ln();
+                    let rows = value_samples(config.seed, kv_head, node, count, shares);
+                    rows.into_iter().map(|row| (keys.start + row, of_sample(shares[row]))).collect()
                 }
-                (None, sampling, _) => alike(sampling.places(config.seed, kv_head, node, count, keys.len())),
+                (None, sampling, _) => at_places(&sampling.places(config.seed, kv_head, node, count, keys.len())),
             }
         };
-        let query_block = queries.len().div_ceil(blocks);
-        let starts = |(head, of_queries): (usize, &[u16])| -> Vec<usize> {
-            let (batch, head) = (head / shape.q_heads, head % shape.q_heads);
-            let key_head = batch * shape.kv_heads + head / shape.group();
-            let of_keys = &ranks.k[key_head * shape.kv_len..][..shape.kv_len];
-            let aligned = |block: &[usize]| {
-                let [first, last] = [block[0], block[block.len() - 1]].map(|row| of_queries[row]);
-                let low = order[key_head].partition_point(|&row| of_keys[row] < first);
-                let high = order[key_head].partition_point(|&row| of_keys[row] <= last);
-                (low + high).saturating_sub(config.block_size) / 2
-            };
-            let most = keys.len().saturating_sub(config.block_size);
-            let order = sorted(of_queries, &queries);
-            let query_blocks = order.chunks(query_block);
-            if config.align_windows {
-                query_blocks.map(|block| aligned(block).min(most)).collect()
-            } else {
-                (0..query_blocks.len()).map(|number| number * config.block_size).collect()
-            }
-        };
-        let is_sink = |row: usize| row < config.sinks;
-        let without_sinks = |head: usize| {
-            let mut drawn = samples(head);
-            drawn.retain(|&(at, _)| !is_sink(order[head][at]));
-            drawn
-        };
-        let sinks = |order: &Vec<usize>| (0..order.len()).filter(|&at| is_sink(order[at])).collect();
+        let without_sinks = |head| drawn(head).into_iter().filter(|&(row, _)| row >= config.sinks).collect();
         let hashed = Hashed {
-            block_size: config.block_size,
-            query_block,
-            starts: ranks.q.chunks(shape.q_len).enumerate().map(starts).collect(),
-            places: ranks.q.chunks(shape.q_len).map(places).collect(),
             samples: (0..shape.batch * shape.kv_heads).map(without_sinks).collect(),
-            sinks: order.iter().map(sinks).collect(),
-            order,
+            sinks: keys.start..keys.end.min(config.sinks),
             local: [queries.start + first_piece(config, queries.len()), keys.end - config.local_window],
+            rounds,
         };
         self.parts.push(Part { queries, keys, kind: Kind::Hashed(hashed) });
     }
@@ -245,26 +200,25 @@ impl Visibility for HyperEstimator {
                     visit(part.keys.start..position + 1, 0.0);
                 }
                 Kind::Hashed(hashed) => {
-                    let key_head = b * shape.kv_heads + h / shape.group();
-                    let head = b * shape.q_heads + h;
-                    let block = hashed.places[head][t - part.queries.start] / hashed.query_block;
-                    let order = &hashed.order[key_head];
-                    let first = hashed.starts[head][block];
-                    let window = first..order.len().min(first + hashed.block_size);
+                    let (head, key_head) = (b * shape.q_heads + h, b * shape.kv_heads + h / shape.group());
+                    let windows: Vec<_> = hashed.rounds.iter().map(|round| round.window(head, t)).collect();
+                    let in_one_of = |rounds: usize, row: usize| {
+                        let mut windows = hashed.rounds.iter().zip(&windows).take(rounds);
+                        windows.any(|(round, window)| window.contains(&round.place_of(key_head, row)))
+                    };
                     let mut visit = |row: usize, log_weight| {
                         if t >= hashed.local[0] || row < hashed.local[1] {
                             visit(row..row + 1, log_weight);
                         }
                     };
-                    for &key in &order[window.clone()] {
-                        visit(key, 0.0);
+                    for (number, (round, window)) in hashed.rounds.iter().zip(&windows).enumerate() {
+                        let keys = window.clone().map(|place| round.key_at(key_head, place));
+                        keys.filter(|&row| !in_one_of(number, row)).for_each(|row| visit(row, 0.0));
                     }
-                    for &at in hashed.sinks[key_head].iter().filter(|at| !window.contains(at)) {
-                        visit(order[at], 0.0);
-                    }
-                    for &(at, log_weight) in hashed.samples[key_head].iter().filter(|(at, _)| !window.contains(at)) {
-                        visit(order[at], log_weight);
-                    }
+                    let others = |&row: &usize| !in_one_of(windows.len(), row);
+                    hashed.sinks.clone().filter(others).for_each(|row| visit(row, 0.0));
+                    let samples = hashed.samples[key_head].iter();
+                    samples.filter(|(row, _)| others(row)).for_each(|&(row, log_weight)| visit(row, log_weight));
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 mod estimator;
 mod hash;
+mod round;
 mod shares;
 
 pub use estimator::{HyperEstimator, HyperRanks};
