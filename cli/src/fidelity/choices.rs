@@ -20,7 +20,7 @@ pub struct Choice {
 }
 
 /// In the order of the tables; the first is the default, which the others are compared with.
-pub const CHOICES: [Choice; 11] = [
+pub const CHOICES: [Choice; 14] = [
     choice("default", |config| config),
     choice("distinct samples", |config| HyperConfig { sampling: Sampling::Distinct, ..config }),
     choice("stratified samples", |config| HyperConfig { sampling: Sampling::Stratified, ..config }),
@@ -28,9 +28,12 @@ pub const CHOICES: [Choice; 11] = [
     choice("16 sinks", |config| HyperConfig { sinks: SINKS, ..config }),
     choice("aligned windows", aligned),
     choice("by values, aligned", |config| aligned(by_values(config))),
+    choice("two rounds of half the blocks", two_rounds),
+    choice("two rounds, aligned", |config| aligned(two_rounds(config))),
     causal_choice("local window", with_window),
     causal_choice("local, aligned", |config| aligned(with_window(config))),
     causal_choice("by values, local, aligned", |config| aligned(by_values(with_window(config)))),
+    causal_choice("two rounds, local, aligned", |config| aligned(two_rounds(with_window(config)))),
     causal_choice("leaves of twice the size", |config| HyperConfig { min_seq_len: 2 * config.min_seq_len, ..config }),
 ];
 
@@ -48,6 +51,11 @@ fn by_values(config: HyperConfig) -> HyperConfig {
 
 fn aligned(config: HyperConfig) -> HyperConfig {
     HyperConfig { align_windows: true, ..config }
+}
+
+/// As many keys as one round has, where the two have none in common.
+fn two_rounds(config: HyperConfig) -> HyperConfig {
+    HyperConfig { rounds: 2, block_size: config.block_size / 2, ..config }
 }
 
 /// A leaf reaches over the whole one before it.
