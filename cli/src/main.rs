@@ -8,6 +8,7 @@ mod config;
 mod decode;
 mod demo;
 mod distill;
+mod drawing;
 mod failure;
 mod fidelity;
 mod files;

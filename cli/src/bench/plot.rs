@@ -1,6 +1,7 @@
 //! The plots of the page: time over length for each pass, and speed-up over density.
 
 use super::results::{Results, Row, duration};
+use crate::drawing::{font, plain};
 use crate::failure::{Failure, Result};
 use crate::report::theme::{INK, LINE, QUIET, series, themed};
 use plotters::prelude::*;
@@ -38,21 +39,15 @@ fn draw_times(rows: &[&Row], svg: &mut String) -> Result<(), Box<dyn std::error:
     let around = |low: f64, high: f64, factor: f64| (low / factor)..(high * factor);
     let (x, y) = (around(least(lens()), most(lens()), 1.15), around(least(seconds()), most(seconds()), 1.4));
     let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
-    let font = |size: i32, color: &RGBColor| ("sans-serif", size).into_font().color(color);
     let mut chart = ChartBuilder::on(&area).margin(12).x_label_area_size(48).y_label_area_size(78).build_cartesian_2d(
         x.log_scale().with_key_points(distinct(lens())),
         y.clone().log_scale().with_key_points(steps(y.start, y.end)),
     )?;
-    chart
-        .configure_mesh()
-        .disable_x_mesh()
-        .bold_line_style(LINE)
-        .light_line_style(TRANSPARENT)
-        .axis_style(LINE)
+    let mut mesh = chart.configure_mesh();
+    plain(&mut mesh, [INK, QUIET, LINE]);
+    mesh.disable_x_mesh()
         .x_label_formatter(&|x| format!("{x:.0}"))
         .y_label_formatter(&|&y| duration(y).replace(".00", "").replace(".0", ""))
-        .label_style(font(14, &QUIET))
-        .axis_desc_style(font(14, &INK))
         .x_desc("tokens of a sequence")
         .y_desc("planning and attention")
         .draw()?;
@@ -105,21 +100,15 @@ fn draw_speedups(rows: &[&Row], svg: &mut String) -> Result<(), Box<dyn std::err
     let left = (least(densities()) / 1.3).min(50.0);
     let (bottom, top) = (least(speedups()).min(1.0) / 1.3, most(speedups()).max(100.0 / left) * 1.1);
     let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
-    let font = |size: i32, color: &RGBColor| ("sans-serif", size).into_font().color(color);
     let mut chart = ChartBuilder::on(&area).margin(12).x_label_area_size(48).y_label_area_size(64).build_cartesian_2d(
         (left..110.0).log_scale().with_key_points(steps(left, 110.0)),
         (bottom..top).log_scale().with_key_points(steps(bottom, top)),
     )?;
-    chart
-        .configure_mesh()
-        .disable_x_mesh()
-        .bold_line_style(LINE)
-        .light_line_style(TRANSPARENT)
-        .axis_style(LINE)
+    let mut mesh = chart.configure_mesh();
+    plain(&mut mesh, [INK, QUIET, LINE]);
+    mesh.disable_x_mesh()
         .x_label_formatter(&|x| format!("{x} %"))
         .y_label_formatter(&|y| format!("{y} x"))
-        .label_style(font(14, &QUIET))
-        .axis_desc_style(font(14, &INK))
         .x_desc("density: pairs visited, of all causal pairs")
         .y_desc("times faster than dense")
         .draw()?;

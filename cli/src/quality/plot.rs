@@ -1,17 +1,13 @@
 //! The quality table as a picture of its own: a line for each way to pick blocks, dashed where every row has the same number.
 
 use crate::demo::results::{Family, Results};
+use crate::drawing::{INK, LINE, PAPER, QUIET, font, plain};
 use crate::failure::{Failure, Result};
 use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 
 /// Pixels of the drawing.
 const SIZE: (u32, u32) = (860, 480);
-
-const PAPER: RGBColor = RGBColor(255, 255, 255);
-const INK: RGBColor = RGBColor(29, 28, 26);
-const QUIET: RGBColor = RGBColor(103, 99, 93);
-const LINE: RGBColor = RGBColor(227, 224, 217);
 
 const GATE: RGBColor = RGBColor(74, 70, 214);
 const POOLED: RGBColor = RGBColor(138, 109, 0);
@@ -44,22 +40,16 @@ fn draw(results: &Results, svg: &mut String) -> Result<(), Box<dyn std::error::E
 
     let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     area.fill(&PAPER)?;
-    let font = |size: i32, color: &RGBColor| ("sans-serif", size).into_font().color(color);
     let mut chart = ChartBuilder::on(&area)
         .margin(14)
         .x_label_area_size(48)
         .y_label_area_size(64)
         .build_cartesian_2d(0.0..right, low - margin..high + margin)?;
-    chart
-        .configure_mesh()
-        .disable_x_mesh()
-        .bold_line_style(LINE)
-        .light_line_style(TRANSPARENT)
-        .axis_style(LINE)
+    let mut mesh = chart.configure_mesh();
+    plain(&mut mesh, [INK, QUIET, LINE]);
+    mesh.disable_x_mesh()
         .x_label_formatter(&|x| format!("{x:.0} %"))
         .y_label_formatter(&|y| format!("{y:.2}"))
-        .label_style(font(14, &QUIET))
-        .axis_desc_style(font(14, &INK))
         .x_desc("density: (query, key) pairs visited, of all causal pairs")
         .y_desc("bits per byte (lower is better)")
         .draw()?;

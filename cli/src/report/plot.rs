@@ -2,6 +2,7 @@
 
 use super::theme::{INK, LINE, PAPER, QUIET, series, themed};
 use crate::demo::results::{Family, Results};
+use crate::drawing::{font, plain};
 use crate::failure::{Failure, Result};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -32,24 +33,18 @@ fn draw(results: &Results, svg: &mut String) -> Result<(), Box<dyn std::error::E
     let (low, high) = (low - margin, high + margin);
 
     let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
-    let font = |size: i32, color: &RGBColor| ("sans-serif", size).into_font().color(color);
     let mut chart = ChartBuilder::on(&area)
         .margin(12)
         .x_label_area_size(48)
         .y_label_area_size(64)
         .build_cartesian_2d(0.0..105.0, low..high)?;
-    chart
-        .configure_mesh()
-        .disable_x_mesh()
-        .bold_line_style(LINE)
-        .light_line_style(TRANSPARENT)
-        .axis_style(LINE)
+    let mut mesh = chart.configure_mesh();
+    plain(&mut mesh, [INK, QUIET, LINE]);
+    mesh.disable_x_mesh()
         .x_labels(11)
         .y_labels(6)
         .x_label_formatter(&|x| format!("{x:.0} %"))
         .y_label_formatter(&|y| format!("{y:.2}"))
-        .label_style(font(14, &QUIET))
-        .axis_desc_style(font(14, &INK))
         .x_desc("density: (query, key) pairs visited, of all causal pairs")
         .y_desc("bits per byte (lower is better)")
         .draw()?;

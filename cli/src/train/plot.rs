@@ -1,16 +1,13 @@
 //! The curves as a picture.
 
 use super::curve::Results;
+use crate::drawing::{INK, LINE, PAPER, QUIET, font, plain};
 use crate::failure::{Failure, Result};
 use plotters::prelude::*;
 
 /// Pixels of the drawing.
 const SIZE: (u32, u32) = (860, 440);
 
-const PAPER: RGBColor = RGBColor(255, 255, 255);
-const INK: RGBColor = RGBColor(29, 28, 26);
-const QUIET: RGBColor = RGBColor(103, 99, 93);
-const LINE: RGBColor = RGBColor(227, 224, 217);
 const COLORS: [RGBColor; 2] = [RGBColor(74, 70, 214), RGBColor(178, 84, 10)];
 
 /// Bits per byte over steps as SVG: lines for the validation text, dots for what was trained on.
@@ -29,23 +26,17 @@ fn draw(results: &Results, svg: &mut String) -> Result<(), Box<dyn std::error::E
 
     let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     area.fill(&PAPER)?;
-    let font = |size: i32, color: &RGBColor| ("sans-serif", size).into_font().color(color);
     let mut chart = ChartBuilder::on(&area)
         .margin(14)
         .x_label_area_size(48)
         .y_label_area_size(64)
         // Room for the legend.
         .build_cartesian_2d(0.0..last, low - margin..high + 5.0 * margin)?;
-    chart
-        .configure_mesh()
-        .disable_x_mesh()
-        .bold_line_style(LINE)
-        .light_line_style(TRANSPARENT)
-        .axis_style(LINE)
+    let mut mesh = chart.configure_mesh();
+    plain(&mut mesh, [INK, QUIET, LINE]);
+    mesh.disable_x_mesh()
         .x_label_formatter(&|x| format!("{x:.0}"))
         .y_label_formatter(&|y| format!("{y:.2}"))
-        .label_style(font(14, &QUIET))
-        .axis_desc_style(font(14, &INK))
         .x_desc("steps")
         .y_desc("bits per byte (lower is better)")
         .draw()?;

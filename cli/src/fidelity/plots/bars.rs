@@ -1,7 +1,8 @@
 //! A row for each estimator: mean and two standard errors on each source.
 
 use super::legend::{self, Entry, Mark};
-use super::{COLORS, Drawing, INK, LINE, PAPER, QUIET, Results, SIZE, font};
+use super::{COLORS, Results, SIZE};
+use crate::drawing::{Drawing, INK, LINE, PAPER, QUIET, font, plain};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
@@ -24,16 +25,11 @@ pub fn bias(results: &Results) -> Drawing {
         .margin_right(legend::WIDTH)
         .x_label_area_size(48)
         .build_cartesian_2d(low * 1.05..high * 1.05, rows..0.0)?;
-    chart
-        .configure_mesh()
-        .disable_y_mesh()
+    let mut mesh = chart.configure_mesh();
+    plain(&mut mesh, [INK, QUIET, LINE]);
+    mesh.disable_y_mesh()
         .disable_y_axis()
-        .bold_line_style(LINE)
-        .light_line_style(TRANSPARENT)
-        .axis_style(LINE)
         .x_label_formatter(&|x| format!("{:+.0} %", 100.0 * x))
-        .label_style(font(14, &QUIET))
-        .axis_desc_style(font(14, &INK))
         .x_desc("bias of the sum of exponentials, ± 2 standard errors")
         .draw()?;
     chart.draw_series(LineSeries::new([(0.0, 0.0), (0.0, rows)], QUIET.stroke_width(1)))?;

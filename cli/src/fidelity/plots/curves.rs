@@ -1,7 +1,8 @@
 //! Figures over density.
 
 use super::legend::{self, Entry, Mark};
-use super::{COLORS, Drawing, INK, LINE, PAPER, QUIET, Results, SIZE, font};
+use super::{COLORS, Results, SIZE};
+use crate::drawing::{Drawing, INK, LINE, PAPER, QUIET, plain};
 use plotters::coord::combinators::IntoLogRange;
 use plotters::coord::ranged1d::{KeyPointHint, Ranged, ValueFormatter};
 use plotters::prelude::*;
@@ -117,18 +118,9 @@ fn draw(lines: &[Line], titles: [&str; 2], dense: Option<f64>) -> Drawing {
         .x_label_area_size(48)
         .y_label_area_size(64)
         .build_cartesian_2d(0.0..right, Ticks::new(low * 0.96, high * 1.04))?;
-    chart
-        .configure_mesh()
-        .disable_x_mesh()
-        .bold_line_style(LINE)
-        .light_line_style(TRANSPARENT)
-        .axis_style(LINE)
-        .x_label_formatter(&|x| format!("{x:.0} %"))
-        .label_style(font(14, &QUIET))
-        .axis_desc_style(font(14, &INK))
-        .x_desc(titles[0])
-        .y_desc(titles[1])
-        .draw()?;
+    let mut mesh = chart.configure_mesh();
+    plain(&mut mesh, [INK, QUIET, LINE]);
+    mesh.disable_x_mesh().x_label_formatter(&|x| format!("{x:.0} %")).x_desc(titles[0]).y_desc(titles[1]).draw()?;
     let mut entries = Vec::new();
     for line in lines {
         let mut points = line.points.clone();

@@ -1,6 +1,6 @@
 //! What the marks mean, in a column of its own beside the chart: inside it would cover points.
 
-use super::{INK, font};
+use crate::drawing::{INK, font};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};

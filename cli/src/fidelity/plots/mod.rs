@@ -5,16 +5,13 @@ mod curves;
 mod legend;
 
 use super::Results;
+use crate::drawing::Drawing;
 use crate::failure::{Failure, Result};
 use plotters::prelude::*;
 
 /// Pixels of a drawing.
 const SIZE: (u32, u32) = (900, 460);
 
-const PAPER: RGBColor = RGBColor(255, 255, 255);
-const INK: RGBColor = RGBColor(29, 28, 26);
-const QUIET: RGBColor = RGBColor(103, 99, 93);
-const LINE: RGBColor = RGBColor(227, 224, 217);
 const COLORS: [RGBColor; 4] =
     [RGBColor(74, 70, 214), RGBColor(13, 122, 111), RGBColor(178, 84, 10), RGBColor(187, 26, 95)];
 
@@ -35,10 +32,4 @@ pub fn all(results: &Results) -> Result<Vec<(&'static str, String)>> {
         add("hyper-quality.svg", curves::quality(results))?;
     }
     Ok(drawings)
-}
-
-type Drawing = std::result::Result<String, Box<dyn std::error::Error>>;
-
-fn font(size: i32, color: &RGBColor) -> TextStyle<'static> {
-    ("sans-serif", size).into_font().color(color)
 }
