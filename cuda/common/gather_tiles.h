@@ -36,7 +36,7 @@ struct QueryBlocks {
 template <int kTileRows>
 __host__ __device__ __forceinline__ QueryBlocks query_blocks(int queries, int keys, int block_size) {
   QueryBlocks blocks;
-  blocks.size = divide_up(queries, divide_up(keys, block_size));
+  blocks.size = queries_of_block(queries, keys, block_size);
   blocks.tiles = divide_up(blocks.size, kTileRows);
   blocks.all = divide_up(queries, blocks.size) * blocks.tiles;
   return blocks;

@@ -8,6 +8,13 @@ namespace LACUNA_NS {
 
 constexpr int kMaxGatherLevels = 31;  // 2^30 tokens can be halved 30 times
 
+__host__ __device__ __forceinline__ int divide_up(int a, int b) { return a / b + (a % b != 0 ? 1 : 0); }
+
+// Queries of a block of a pair, which has no more of these blocks than of key blocks.
+__host__ __device__ __forceinline__ int queries_of_block(int queries, int keys, int block_size) {
+  return divide_up(queries, divide_up(keys, block_size));
+}
+
 // Tokens [start, start + len).
 struct Segment {
   int start;
@@ -110,7 +117,5 @@ __host__ __device__ __forceinline__ int partial_place(const GatherPair& pair, in
 __host__ __device__ __forceinline__ int64_t pair_number(int level, int index) {
   return (int64_t{1} << level) - 1 + index;
 }
-
-__host__ __device__ __forceinline__ int divide_up(int a, int b) { return a / b + (a % b != 0 ? 1 : 0); }
 
 }  // namespace LACUNA_NS

@@ -64,14 +64,13 @@ struct KeyWindows {
 __device__ __forceinline__ KeyWindows key_windows(const lacuna_shape& shape, const lacuna_gather_plan& plan, int batch,
                                                   int q_head, int level, int node, const GatherPair& pair) {
   KeyWindows windows;
-  const int blocks = divide_up(pair.keys.len, plan.block_size);
   windows.starts = nullptr;
   if (plan.windows != nullptr) {
     const int64_t head = (static_cast<int64_t>(level) * shape.batch + batch) * shape.q_heads + q_head;
     windows.starts =
         plan.windows + head * plan.windows_of_head + static_cast<int64_t>(node) * windows_of_pair(shape, plan, level);
   }
-  windows.queries = divide_up(pair.queries.len, blocks);
+  windows.queries = queries_of_block(pair.queries.len, pair.keys.len, plan.block_size);
   windows.blocks = divide_up(pair.queries.len, windows.queries);
   windows.keys = pair.keys.len;
   windows.size = plan.block_size;

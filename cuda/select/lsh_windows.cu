@@ -47,7 +47,7 @@ __global__ void __launch_bounds__(kWindowThreads)
   const int block = static_cast<int>(of_head % per_pair);
   const GatherPair pair = gather_pair(shape, plan, level, static_cast<int>(node));
   if (pair.keys.len == 0) return;
-  const int size = divide_up(pair.queries.len, divide_up(pair.keys.len, plan.block_size));
+  const int size = queries_of_block(pair.queries.len, pair.keys.len, plan.block_size);
   const int64_t first = static_cast<int64_t>(block) * size;
   if (first >= pair.queries.len) return;
   const int64_t behind = first + size < pair.queries.len ? first + size : pair.queries.len;
