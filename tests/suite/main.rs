@@ -21,6 +21,7 @@ mod harness;
 mod hopper;
 mod hyper;
 mod hyper_backward;
+mod hyper_choices;
 mod hyper_work;
 mod options;
 mod page_lists;

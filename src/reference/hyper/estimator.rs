@@ -282,6 +282,17 @@ mod tests {
             }
         }
 
+        /// With ranks of one more round.
+        fn two_rounds(mut self) -> Self {
+            let more = |ranks: &mut Vec<u16>, seed| {
+                let numbers = numbers(ranks.len(), seed);
+                ranks.extend(numbers.iter().map(|x| (x * 4.0 + 4.0) as u16));
+            };
+            more(&mut self.q_ranks, 7);
+            more(&mut self.k_ranks, 8);
+            self
+        }
+
         fn ranks(&self) -> HyperRanks<'_> {
             HyperRanks { q: &self.q_ranks, k: &self.k_ranks, v_shares: Some(&self.v_shares) }
         }
@@ -360,14 +371,17 @@ mod tests {
     fn the_mean_over_seeds_is_the_exact_denominator() {
         let inputs = Inputs::new([1, 1], [40, 40]);
         let samplings = [Sampling::Uniform, Sampling::Distinct, Sampling::Stratified, Sampling::Values];
-        let calls = [(Mask::FULL, 0), (Mask::CAUSAL, 0), (Mask::FULL, 3), (Mask::CAUSAL, 3)];
-        for ((mask, sinks), sampling) in calls.into_iter().flat_map(|call| samplings.map(|s| (call, s))) {
+        let two_rounds = Inputs::new([1, 1], [40, 40]).two_rounds();
+        let calls =
+            [(Mask::FULL, 0, 1), (Mask::CAUSAL, 0, 1), (Mask::FULL, 3, 1), (Mask::CAUSAL, 3, 2), (Mask::FULL, 0, 2)];
+        for ((mask, sinks, rounds), sampling) in calls.into_iter().flat_map(|call| samplings.map(|s| (call, s))) {
+            let inputs = if rounds == 2 { &two_rounds } else { &inputs };
             let exact = inputs.attend(&TokenMask { shape: &inputs.shape, mask: &mask });
             let seeds = 400;
             let ratios: Vec<f64> = (0..seeds)
                 .map(|seed| {
                     let sizes = HyperConfig { block_size: 4, sample_size: 6, min_seq_len: 4, ..HyperConfig::default() };
-                    let config = HyperConfig { sampling, sinks, seed, ..sizes };
+                    let config = HyperConfig { sampling, sinks, rounds, seed, ..sizes };
                     let got = inputs.attend(&inputs.estimator(&config, &mask, None).unwrap());
                     got.lse.iter().zip(&exact.lse).map(|(a, b)| (a - b).exp()).sum::<f64>() / exact.lse.len() as f64
                 })
@@ -376,7 +390,7 @@ mod tests {
             let variance = ratios.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / seeds as f64;
             assert!(
                 variance > 0.0 && (mean - 1.0).abs() < 5.0 * (variance / seeds as f64).sqrt(),
-                "{sampling:?}, {sinks} sinks: {mean}"
+                "{sampling:?}, {sinks} sinks, {rounds} rounds: {mean}"
             );
         }
     }
@@ -419,6 +433,27 @@ mod tests {
         }
         let given = inputs.estimator(&HyperConfig { sinks: 1, ..sizes }, &Mask::FULL, Some(&[0; 100]));
         assert!(matches!(given, Err(Error::Value { what: "samples", .. })));
+    }
+
+    /// The definition as a matrix of counts.
+    #[test]
+    fn keys_of_several_rounds_count_once() {
+        let inputs = Inputs::new([4, 2], [23, 31]).two_rounds();
+        let config =
+            HyperConfig { rounds: 2, block_size: 8, sample_size: 25, min_seq_len: 4, ..HyperConfig::default() };
+        let place = |ranks: &[u16], i: usize| (0..ranks.len()).filter(|&j| (ranks[j], j) < (ranks[i], i)).count();
+        let count = |b: usize, h: usize, t: usize, key: usize| {
+            let head = b * 2 + h / 2;
+            let meet = |round: usize| {
+                let block = place(&inputs.q_ranks[(round * 8 + b * 4 + h) * 23..][..23], t) / 6;
+                place(&inputs.k_ranks[(round * 4 + head) * 31..][..31], key) / 8 == block
+            };
+            let at = place(&inputs.k_ranks[head * 31..][..31], key);
+            let drawn = config.sampling.places(config.seed, h / 2, 0, 25, 31).into_iter().filter(|&s| s == at).count();
+            if meet(0) || meet(1) { 1.0 } else { drawn as f64 * 31.0 / 25.0 }
+        };
+        let got = inputs.attend(&inputs.estimator(&config, &Mask::FULL, None).unwrap());
+        assert_close(&got, &inputs.attend(&Counted { kv_len: 31, count }));
     }
 
     /// The definition as a matrix of counts.
