@@ -1,6 +1,7 @@
 //! Choices beyond the paper beside the default: the same hashes for the same seed, so that only the choice differs.
 
 use super::bias::{Mean, mean_and_error};
+use super::errors::{difference, relative};
 use super::language::{self, Way};
 use super::layers::Source;
 use super::map::Map;
@@ -20,7 +21,7 @@ pub struct Choice {
 }
 
 /// In the order of the tables; the first is the default, which the others are compared with.
-pub const CHOICES: [Choice; 14] = [
+static CHOICES: [Choice; 15] = [
     choice("default", |config| config),
     choice("distinct samples", |config| HyperConfig { sampling: Sampling::Distinct, ..config }),
     choice("stratified samples", |config| HyperConfig { sampling: Sampling::Stratified, ..config }),
@@ -34,6 +35,7 @@ pub const CHOICES: [Choice; 14] = [
     causal_choice("local, aligned", |config| aligned(with_window(config))),
     causal_choice("by values, local, aligned", |config| aligned(by_values(with_window(config)))),
     causal_choice("two rounds, local, aligned", |config| aligned(two_rounds(with_window(config)))),
+    causal_choice("values, rounds, local, aligned", |config| aligned(two_rounds(by_values(with_window(config))))),
     causal_choice("leaves of twice the size", |config| HyperConfig { min_seq_len: 2 * config.min_seq_len, ..config }),
 ];
 
@@ -67,8 +69,8 @@ fn with_window(config: HyperConfig) -> HyperConfig {
 const SINKS: usize = 16;
 
 /// Choices for calls that are causal, or for others.
-pub fn count(causal: bool) -> usize {
-    CHOICES.iter().filter(|choice| causal || !choice.causal).count()
+pub fn of(causal: bool) -> impl Iterator<Item = &'static Choice> {
+    CHOICES.iter().filter(move |choice| causal || !choice.causal)
 }
 
 /// A choice on one source.
@@ -122,7 +124,7 @@ pub fn measure(
     let options = ForwardOptions { mask, ..ForwardOptions::default() };
     let mut rows = Vec::new();
     let mut default_errors: Vec<f64> = Vec::new();
-    for choice in CHOICES.iter().filter(|choice| mask.causal || !choice.causal) {
+    for choice in of(mask.causal) {
         let (mut biases, mut errors, mut density) = (Vec::new(), Vec::new(), Mean::default());
         for seed in 0..seeds {
             let (mut bias, mut error) = (Mean::default(), Mean::default());
@@ -131,8 +133,9 @@ pub fn measure(
                 let answer = hyper.attend(stream, &layer.shape, &options, layer.inputs())?;
                 bias.add_ratios(&answer.lse, maps);
                 density.add(answer.visited(&layer.shape, &mask).1);
-                for (map, out) in maps.iter().zip(answer.out.chunks_exact(map_len(maps))) {
-                    error.add(relative(out, &map.out));
+                let of_head = layer.shape.q_len * layer.shape.head_dim;
+                for (map, out) in maps.iter().zip(answer.out.chunks_exact(of_head)) {
+                    error.add(relative(&difference(out, &map.out), &map.out));
                 }
             }
             biases.push(bias.mean());
@@ -202,14 +205,4 @@ impl Figure {
         let (mean, standard_error) = mean_and_error(samples);
         Self { mean, standard_error }
     }
-}
-
-/// Elements of the output of a head.
-fn map_len(maps: &[Map]) -> usize {
-    maps.first().map_or(1, |map| map.out.len())
-}
-
-fn relative(out: &[f32], exact: &[f64]) -> f64 {
-    let difference: f64 = out.iter().zip(exact).map(|(&out, exact)| (f64::from(out) - exact).powi(2)).sum();
-    (difference / exact.iter().map(|x| x * x).sum::<f64>()).sqrt()
 }

@@ -144,15 +144,24 @@ pub fn measure(
     Ok(rows)
 }
 
+pub fn difference(out: &[f32], exact: &[f64]) -> Vec<f64> {
+    widen(out).iter().zip(exact).map(|(out, exact)| out - exact).collect()
+}
+
+/// ‖difference‖ / ‖exact‖, Frobenius norms.
+pub fn relative(difference: &[f64], exact: &[f64]) -> f64 {
+    let squares = |values: &[f64]| values.iter().map(|x| x * x).sum::<f64>();
+    (squares(difference) / squares(exact)).sqrt()
+}
+
 /// Adds the errors of a layer.
 fn add(row: &mut Row, layer: &Layer, truths: &[Truth], out: &[f32], density: f64, layers: usize) {
     row.density += density / layers as f64;
     let dim = layer.shape.head_dim;
     for (truth, out) in truths.iter().zip(out.chunks_exact(layer.shape.q_len * dim)) {
-        let difference: Vec<f64> = widen(out).iter().zip(&truth.out).map(|(out, exact)| out - exact).collect();
+        let difference = difference(out, &truth.out);
         row.heads.push(spectral_norm(&difference, dim) / (truth.map_norm * truth.value_norm));
-        let squares = |values: &[f64]| values.iter().map(|x| x * x).sum::<f64>();
-        row.relative.push((squares(&difference) / squares(&truth.out)).sqrt());
+        row.relative.push(relative(&difference, &truth.out));
     }
 }
 

@@ -266,7 +266,7 @@ fn choices_beyond(args: &Args, reading: &Reading, stream: &Stream, results: &mut
     sources.extend(layers::made_up(length));
     let configs = settings::choices(BIAS_SIZE);
     let seeds = CHOICE_ERRORS * args.choice_seeds;
-    let ways = choices::count(true) + choices::count(false);
+    let ways = choices::of(true).count() + choices::of(false).count();
     let bar = terminal::progress(sources.len() * configs.len() * ways * seeds as usize);
     for source in &sources {
         bar.set_message(format!("choices: {}", source.name));
@@ -276,7 +276,7 @@ fn choices_beyond(args: &Args, reading: &Reading, stream: &Stream, results: &mut
     }
     bar.finish_and_clear();
     let (configs, sizes) = (settings::language_choices(), [args.window, args.windows]);
-    let calls = choices::count(true) * args.windows * args.choice_seeds as usize;
+    let calls = choices::of(true).count() * args.windows * args.choice_seeds as usize;
     let bar = terminal::progress(configs.len() * calls);
     bar.set_message("choices: bits per byte");
     for config in &configs {
