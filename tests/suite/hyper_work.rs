@@ -3,8 +3,8 @@
 use crate::harness::shape;
 use crate::hyper::{Hashed, HyperCase, small};
 use lacuna::{
-    Counters, Device, HyperConfig, HyperPlan, KernelFamily, Mask, SimtAsync, SimtConfig, SimtGuard, SimtPolicy, Stream,
-    attention, bf16,
+    Counters, Device, HyperConfig, HyperPlan, KernelFamily, Mask, Sampling, SimtAsync, SimtConfig, SimtGuard,
+    SimtPolicy, Stream, attention, bf16,
 };
 
 fn counted(stream: &Stream, case: &HyperCase) -> (Hashed, Counters) {
@@ -13,8 +13,8 @@ fn counted(stream: &Stream, case: &HyperCase) -> (Hashed, Counters) {
     (hashed, stream.counters().unwrap())
 }
 
-fn same_under_every_schedule(family: KernelFamily) {
-    let config = HyperConfig { num_projections: 9, ..small(24, 16, 20) };
+fn same_under_every_schedule(family: KernelFamily, config: HyperConfig) {
+    let config = HyperConfig { num_projections: 9, ..config };
     for (lens, mask) in [((100, 70), Mask::FULL), ((101, 101), Mask::CAUSAL)] {
         let case = HyperCase::new(shape(2, (4, 2), lens, 64), mask, config.clone()).with_family(family);
         let (expected, counts) = counted(&Device::simt().unwrap().new_stream().unwrap(), &case);
@@ -37,12 +37,16 @@ fn same_under_every_schedule(family: KernelFamily) {
 
 #[test]
 fn every_schedule_gives_the_same_bits_and_counts() {
-    same_under_every_schedule(KernelFamily::Portable);
+    same_under_every_schedule(KernelFamily::Portable, small(24, 16, 20));
+    let choices = HyperConfig { rounds: 2, sampling: Sampling::Values, align_windows: true, ..small(24, 16, 20) };
+    same_under_every_schedule(KernelFamily::Portable, choices);
 }
 
 #[test]
 fn every_schedule_gives_the_same_bits_and_counts_on_hopper() {
-    same_under_every_schedule(KernelFamily::Hopper);
+    same_under_every_schedule(KernelFamily::Hopper, small(24, 16, 20));
+    let choices = HyperConfig { sampling: Sampling::Values, align_windows: true, ..small(24, 16, 20) };
+    same_under_every_schedule(KernelFamily::Hopper, choices);
 }
 
 /// `auto` takes Hopper kernels where a block fills their tiles; blocks and samples are whole tiles of them, leaves pay
@@ -94,6 +98,20 @@ fn local_windows_cost_their_keys_and_aligned_ones_nothing() {
     let local = HyperConfig { local_window: window, ..default.clone() };
     assert_eq!(macs(local) - macs(default.clone()), (2 * (n - leaf) * window * 2 * 64) as u64);
     assert_eq!(macs(HyperConfig { align_windows: true, ..default.clone() }), macs(default));
+}
+
+/// Two rounds of half the blocks walk as many pairs as one, whoever attends those that both have.
+#[test]
+fn rounds_cost_their_blocks() {
+    let stream = Device::simt().unwrap().new_stream().unwrap();
+    let macs = |mask, rounds, block| {
+        let config = HyperConfig { rounds, ..small(256, block, 64) };
+        let case = HyperCase::new(shape(1, (2, 1), (1024, 1024), 64), mask, config);
+        counted(&stream, &case.with_family(KernelFamily::Portable)).1.mma_macs
+    };
+    for mask in [Mask::FULL, Mask::CAUSAL] {
+        assert_eq!(macs(mask, 2, 64), macs(mask, 1, 128));
+    }
 }
 
 /// Pairs that no sink lies in skip their tile.

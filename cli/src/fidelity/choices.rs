@@ -55,7 +55,7 @@ fn aligned(config: HyperConfig) -> HyperConfig {
     HyperConfig { align_windows: true, ..config }
 }
 
-/// As many keys as one round has, where the two have none in common.
+/// Blocks of half the size: as many pairs as one round has, those counted twice that both have.
 fn two_rounds(config: HyperConfig) -> HyperConfig {
     HyperConfig { rounds: 2, block_size: config.block_size / 2, ..config }
 }
