@@ -1,9 +1,10 @@
 //! What the integration tests share: devices, attention cases, and their comparison with the f64 reference.
 
+use std::ops::Range;
 use std::sync::Once;
 
 use crate::pages::Pages;
-use lacuna::reference::{Problem, TokenMask, Visibility, compare_lse};
+use lacuna::reference::{self, Problem, TokenMask, Visibility, compare_lse};
 use lacuna::{
     AttentionShape, BlockPlan, DType, Device, ForwardOptions, Half, KernelFamily, Layout, Mask, Result, Schedule,
     SimtConfig, Stream, Tensor, attention,
@@ -237,6 +238,30 @@ impl Case {
         outcome: &Outcome,
         visible: &impl Visibility,
     ) -> std::result::Result<(), String> {
+        self.judge::<T>(outcome, &self.expect(inputs, visible))
+    }
+
+    /// Compares an outcome that was merged from results over parts of the keys, each as (first key, keys). They are of
+    /// type T, so the ideal low-precision algorithm rounds them too.
+    pub fn compare_merged<T: Half>(
+        &self,
+        outcome: &Outcome,
+        visible: &impl Visibility,
+        parts: &[(usize, usize)],
+    ) -> std::result::Result<(), String> {
+        let inputs = self.inputs::<T>();
+        let ideal_of = |&(first, len): &(usize, usize)| {
+            let expected = self.expect(&inputs, &Within { visible, keys: first..first + len });
+            reference::Output { out: expected.out.ideal, lse: expected.lse }
+        };
+        let merged = reference::merge(&parts.iter().map(ideal_of).collect::<Vec<_>>(), self.shape.head_dim).unwrap();
+        let mut expected = self.expect(&inputs, visible);
+        expected.out.ideal = merged.out.into_iter().map(|x| reference::round_to(T::DTYPE, x)).collect();
+        self.judge::<T>(outcome, &expected)
+    }
+
+    /// What the reference expects over the keys that `visible` names.
+    fn expect<T: Half>(&self, inputs: &[Vec<T>; 3], visible: &impl Visibility) -> reference::ExpectedOutput {
         let wide = |values: &[T]| values.iter().map(|x| f64::from(x.to_f32())).collect::<Vec<_>>();
         let [q, mut k, mut v] = inputs.each_ref().map(|values| wide(values));
         if let Some(pages) = &self.pages {
@@ -249,11 +274,18 @@ impl Case {
             sink: sink.as_deref(),
             ..Problem::new(AttentionShape { dtype: T::DTYPE, ..self.shape }, &q, &k, &v)
         };
-        let expected = match &self.pages {
+        match &self.pages {
             Some(pages) => problem.expect(&pages.mapped(&self.shape, visible)),
             None => problem.expect(visible),
         }
-        .map_err(|error| error.to_string())?;
+        .unwrap()
+    }
+
+    fn judge<T: Half>(
+        &self,
+        outcome: &Outcome,
+        expected: &reference::ExpectedOutput,
+    ) -> std::result::Result<(), String> {
         let out = expected.out.compare(&outcome.out).map_err(|error| error.to_string())?;
         let lse = compare_lse(&outcome.lse, &expected.lse).map_err(|error| error.to_string())?;
         if out.passed() && lse.passed() {
@@ -277,6 +309,19 @@ impl Case {
             let outcome = case.run::<T>(stream, plan).unwrap_or_else(|error| panic!("{error}\n{case:?}"));
             case.compare::<T>(&outcome, visible).unwrap_or_else(|text| panic!("{}: {text}", stream.device().name()));
         }
+    }
+}
+
+/// What `visible` names within a range of keys.
+struct Within<'a, V> {
+    visible: &'a V,
+    keys: Range<usize>,
+}
+
+impl<V: Visibility> Visibility for Within<'_, V> {
+    fn runs(&self, b: usize, h: usize, t: usize, visit: &mut dyn FnMut(Range<usize>, f64)) {
+        let clamp = |key: usize| key.clamp(self.keys.start, self.keys.end);
+        self.visible.runs(b, h, t, &mut |keys, weight| visit(clamp(keys.start)..clamp(keys.end), weight));
     }
 }
 

@@ -173,7 +173,8 @@ proptest! {
                 out: out.to_vec(&stream).unwrap().into_iter().map(f32::from).collect(),
                 lse: lse.to_vec(&stream).unwrap(),
             };
-            case.compare::<bf16>(&merged, &blocks.visibility(&shape, &case.mask)).map_err(TestCaseError::fail)?;
+            let visible = blocks.visibility(&shape, &case.mask);
+            case.compare_merged::<bf16>(&merged, &visible, &key_parts).map_err(TestCaseError::fail)?;
         }
     }
 }
