@@ -1,6 +1,6 @@
-//! Criterion benches of attention and planning: `cargo bench --bench attention`, with `--features cuda` on a GPU. Times are the
-//! device's own; on the SIMT host, which the names of the groups say, they compare with each other only, and sizes are small.
-//! For a table of many sizes there is `lacuna bench`.
+//! Criterion benches of attention and planning: `cargo bench --bench attention`, with `--features cuda` on a GPU. Times
+//! are the device's own; on the SIMT host, which the names of the groups say, they compare with each other only, and
+//! sizes are small. For a table of many sizes there is `lacuna bench`.
 
 mod device_time;
 

@@ -14,8 +14,8 @@ pub enum Plan {
     S2(S2Config),
     /// Those where a mask is not zero.
     Blocks {
-        /// u8 `[1 or batch, 1 or kv_heads or q_heads, ceil(q_len / block_q), ceil(kv_len / block_k)]`, contiguous, on the
-        /// device of q; rows count from the first query of each sequence.
+        /// u8 `[1 or batch, 1 or kv_heads or q_heads, ceil(q_len / block_q), ceil(kv_len / block_k)]`, contiguous, on
+        /// the device of q; rows count from the first query of each sequence.
         mask: Tensor,
         /// Queries of a block: 16, 32, 64 or 128.
         block_q: usize,
@@ -51,8 +51,8 @@ impl Attention {
     }
 
     /// Attention of `q` `[batch, q_len, q_heads, head_dim]` over `k` and `v` `[batch, kv_len, kv_heads, head_dim]`; the
-    /// result has the shape of `q`. f16 or bf16, any strides with contiguous heads (so that views of `[batch, heads, len,
-    /// head_dim]` need no copy); K and V are never repeated.
+    /// result has the shape of `q`. f16 or bf16, any strides with contiguous heads (so that views of `[batch, heads,
+    /// len, head_dim]` need no copy); K and V are never repeated.
     ///
     /// Differentiable in q, k and v; the plan is taken as given.
     ///
@@ -62,8 +62,8 @@ impl Attention {
         self.run([q, k, v], Sequences::Rectangular, tracked([q, k, v]).then(Lse::default))
     }
 
-    /// [`Attention::apply`], with the logarithm of each row's sum: f32 `[batch, q_heads, q_len]`, natural, -inf where a row
-    /// attends nothing. It merges what parts of the keys gave. No gradient flows through it.
+    /// [`Attention::apply`], with the logarithm of each row's sum: f32 `[batch, q_heads, q_len]`, natural, -inf where a
+    /// row attends nothing. It merges what parts of the keys gave. No gradient flows through it.
     ///
     /// # Errors
     /// As [`Attention::apply`].
@@ -77,8 +77,8 @@ impl Attention {
     }
 
     /// Attention of packed sequences: `q` `[total queries, q_heads, head_dim]`, `k` and `v` `[total keys, kv_heads,
-    /// head_dim]`. Sequence `b` has the queries `cu_seqlens_q[b] .. cu_seqlens_q[b + 1]` and the keys `cu_seqlens_k[b] ..
-    /// cu_seqlens_k[b + 1]`, u32 `[batch + 1]` on the device of `q`. No sequence is longer than `max_seqlen_q` and
+    /// head_dim]`. Sequence `b` has the queries `cu_seqlens_q[b] .. cu_seqlens_q[b + 1]` and the keys `cu_seqlens_k[b]
+    /// .. cu_seqlens_k[b + 1]`, u32 `[batch + 1]` on the device of `q`. No sequence is longer than `max_seqlen_q` and
     /// `max_seqlen_k`; the result has the shape of `q`, rows of no sequence are zeros. It has no gradient yet.
     ///
     /// # Errors

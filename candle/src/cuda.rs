@@ -48,8 +48,8 @@ fn typed<T: Number>(op: &AttentionOp, tensors: [(&CudaStorage, &Layout); 3]) -> 
             let (pointer, guard) = queue.write(lse);
             (pointer, Some(guard))
         });
-        // SAFETY: candle holds q, k and v, `own` the other tensors; the results are ours; all of it is used in the order
-        // of candle's stream, as the guards say, and candle frees in that order.
+        // SAFETY: candle holds q, k and v, `own` the other tensors; the results are ours; all of it is used in the
+        // order of candle's stream, as the guards say, and candle frees in that order.
         unsafe { problem::forward(&queue.ours, op, [&q, &k, &v], &extra, out, lse) }.map_err(wrap)?;
     }
     if let (Some(slot), Some(lse)) = (&op.lse, lse) {

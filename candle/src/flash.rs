@@ -14,8 +14,8 @@ fn settings(
     if alibi_slopes.is_some() {
         bail!("lacuna has no ALiBi; alibi_slopes must be None");
     }
-    // As in FlashAttention: a right window of 0 is a causal mask, and of a left window without a right one all later keys
-    // stay visible.
+    // As in FlashAttention: a right window of 0 is a causal mask, and of a left window without a right one all later
+    // keys stay visible.
     let causal = window_size_right == Some(0);
     let mask = Mask { causal, window_left: window_size_left, window_right: window_size_right.filter(|_| !causal) };
     Ok(Attention { mask, scale: Some(softmax_scale), softcap: softcap.filter(|&cap| cap != 0.0), plan: Plan::Dense })
@@ -25,7 +25,8 @@ fn causal_window(causal: bool) -> Option<usize> {
     causal.then_some(0)
 }
 
-/// `softmax(scale * q k^T) v`; `q` `[batch, q_len, q_heads, head_dim]`, `k` and `v` `[batch, kv_len, kv_heads, head_dim]`.
+/// `softmax(scale * q k^T) v`; `q` `[batch, q_len, q_heads, head_dim]`, `k` and `v` `[batch, kv_len, kv_heads,
+/// head_dim]`.
 ///
 /// # Errors
 /// As [`Attention::apply`].

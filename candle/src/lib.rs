@@ -1,8 +1,8 @@
 //! lacuna's attention as operations of candle.
 //!
 //! [`Attention`] is dense, windowed or block-sparse attention over candle tensors, where they lie: no copies, candle's
-//! stream on a GPU, the SIMT host for tensors on the CPU (a correctness machine, not a fast one). It has a gradient. The
-//! functions beside it have the names and arguments of `candle-flash-attn`, so that a program changes one import:
+//! stream on a GPU, the SIMT host for tensors on the CPU (a correctness machine, not a fast one). It has a gradient.
+//! The functions beside it have the names and arguments of `candle-flash-attn`, so that a program changes one import:
 //!
 //! ```
 //! use candle_core::{DType, Device, Tensor};

@@ -19,8 +19,8 @@ pub(crate) struct Memory<T> {
 }
 
 impl<T: Element> Memory<T> {
-    /// `[batch, rows, heads, head_dim]`, or without the batch where sequences are packed. `storage` is where the tensor's
-    /// storage begins.
+    /// `[batch, rows, heads, head_dim]`, or without the batch where sequences are packed. `storage` is where the
+    /// tensor's storage begins.
     pub(crate) fn new(name: &str, storage: *const T, layout: &Layout, packed: bool) -> Result<Self> {
         let (dims, stride) = (layout.dims(), layout.stride());
         let expected = if packed { "[rows, heads, head_dim]" } else { "[batch, len, heads, head_dim]" };

@@ -1,5 +1,5 @@
-//! The C ABI of lacuna. `include/lacuna.h` is the contract and the only documentation of the functions; `abi.rs` is made
-//! from it, and what is defined here is compared with it when this crate compiles.
+//! The C ABI of lacuna. `include/lacuna.h` is the contract and the only documentation of the functions; `abi.rs` is
+//! made from it, and what is defined here is compared with it when this crate compiles.
 #![warn(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
 mod abi;

@@ -48,7 +48,8 @@ impl ForwardCase {
         (out, lse)
     }
 
-    /// Multiply-adds of a dense call of the portable family without causal mask, in whole 64-row tiles and 16-key slots.
+    /// Multiply-adds of a dense call of the portable family without causal mask, in whole 64-row tiles and 16-key
+    /// slots.
     pub fn dense_macs(&self) -> u64 {
         let rows = (self.q_len as u64).div_ceil(64) * 64;
         let keys = (self.kv_len as u64).div_ceil(16) * 16;

@@ -51,8 +51,8 @@ pub(crate) struct BackwardSizes {
     pub(crate) workspace: usize,
 }
 
-/// Bytes of workspace that [`backward`] needs: 8 for each query row and head, rows rounded up to 128, and the partial sums
-/// of key tiles that are cut. The contents do not matter, before as well as after.
+/// Bytes of workspace that [`backward`] needs: 8 for each query row and head, rows rounded up to 128, and the partial
+/// sums of key tiles that are cut. The contents do not matter, before as well as after.
 ///
 /// # Errors
 /// As [`kernel`](super::kernel()).
@@ -135,19 +135,19 @@ fn backward_request(
     request(shape, options, plan)
 }
 
-/// The gradients of [`forward`](super::forward()) over a plan: of `sum(dout * out) + sum(dlse * lse)` with respect to q, k, v
-/// and the sink logits. The plan is taken as given: whatever chose the blocks gets no gradient.
+/// The gradients of [`forward`](super::forward()) over a plan: of `sum(dout * out) + sum(dlse * lse)` with respect to
+/// q, k, v and the sink logits. The plan is taken as given: whatever chose the blocks gets no gradient.
 ///
-/// `schedule` is the one of the forward call, `columns` its counterpart for keys. Any strides; rows that start at multiples of
-/// 16 bytes load fastest. Rows whose `lse` is -inf give nothing, and keys that nobody attends get zeros. `workspace` has
-/// [`backward_workspace_bytes`] and serves one call at a time.
+/// `schedule` is the one of the forward call, `columns` its counterpart for keys. Any strides; rows that start at
+/// multiples of 16 bytes load fastest. Rows whose `lse` is -inf give nothing, and keys that nobody attends get zeros.
+/// `workspace` has [`backward_workspace_bytes`] and serves one call at a time.
 ///
-/// Never allocates, waits or copies to the host; a CUDA graph may hold it when all memory belongs to `stream`. Sums are f32
-/// in an order that a sequence's own sizes and blocks decide: the same inputs give the same bits, whatever else is in the
-/// batch, and no float is added atomically.
+/// Never allocates, waits or copies to the host; a CUDA graph may hold it when all memory belongs to `stream`. Sums are
+/// f32 in an order that a sequence's own sizes and blocks decide: the same inputs give the same bits, whatever else is
+/// in the batch, and no float is added atomically.
 ///
-/// Two passes, as FlashAttention-2 (arXiv 2307.08691) without its atomics: one walks each query tile's keys for dq, the other
-/// each key tile's queries for dk and dv. Together they do 7 matrix products where forward does 2.
+/// Two passes, as FlashAttention-2 (arXiv 2307.08691) without its atomics: one walks each query tile's keys for dq, the
+/// other each key tile's queries for dk and dv. Together they do 7 matrix products where forward does 2.
 ///
 /// K and V in pages and sequences of different lengths have no gradient yet.
 ///
@@ -210,9 +210,9 @@ pub fn backward<T: Half>(
     params.workspace = workspace.as_ptr().cast_mut().cast();
     params.workspace_bytes = workspace.len() as u64;
     ordered(stream, &owners, || {
-        // SAFETY: every tensor has the sizes of the shape and memory for its layout, on this device; the gradients and the
-        // workspace are borrowed exclusively, so they overlap nothing; both schedules were built for this plan and shape, are
-        // only read, and their contents are data to the kernels.
+        // SAFETY: every tensor has the sizes of the shape and memory for its layout, on this device; the gradients and
+        // the workspace are borrowed exclusively, so they overlap nothing; both schedules were built for this plan and
+        // shape, are only read, and their contents are data to the kernels.
         stream.launch(|kernels, raw| unsafe { kernels.backward(&params, raw) })
     })
 }

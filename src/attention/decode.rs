@@ -11,8 +11,8 @@ use crate::plan::BlockPlan;
 use crate::shape::AttentionShape;
 use crate::tensor::{Half, Tensor, TensorView, TensorViewMut};
 
-/// Keys of visited blocks that a split has at least: 64 splits of this size run at once for 16384 visited keys, and longer
-/// lists get longer splits.
+/// Keys of visited blocks that a split has at least: 64 splits of this size run at once for 16384 visited keys, and
+/// longer lists get longer splits.
 const SPLIT_KEYS: usize = 256;
 
 /// Splits that a sequence of the largest length can need. Where the cuts are depends on a sequence's own blocks alone.
@@ -21,8 +21,8 @@ fn splits(shape: &AttentionShape, block_k: usize) -> usize {
     blocks.div_ceil(SPLIT_KEYS.div_ceil(block_k.max(1))).clamp(1, abi::LACUNA_MAX_SPLITS as usize)
 }
 
-/// Bytes of workspace that [`decode`] needs: f32 `[splits, batch, q_heads, q_len]` times `head_dim + 1`, with a split for
-/// every 256 keys, at most 64. The contents do not matter, before as well as after.
+/// Bytes of workspace that [`decode`] needs: f32 `[splits, batch, q_heads, q_len]` times `head_dim + 1`, with a split
+/// for every 256 keys, at most 64. The contents do not matter, before as well as after.
 pub fn decode_workspace_bytes(shape: &AttentionShape, plan: &BlockPlan) -> usize {
     Partials::new(shape, splits(shape, plan.block_size().k)).bytes()
 }
@@ -46,14 +46,14 @@ pub fn decode_kernel(
 /// Attention of the newest 1 to 16 queries of each sequence (`shape.q_len`) over the blocks of any plan, split over the
 /// blocks that are visited. The query heads that share a KV head (and a plan head) share every load of K and V.
 ///
-/// Tensors, plan, options and results are as in [`forward`](super::forward()), with these differences. Lists are walked as
-/// they are: there is no schedule. `kv_lens` `[1, 1, 1, batch]` are the keys of each sequence where they differ:
-/// `shape.kv_len` is their maximum and the size of `k` and `v`; they are data, cut to `0..=kv_len`, and queries stand at
-/// the end of their own sequence (a query before its first key sees nothing under a causal mask). `options.splits` must
-/// be 1: the call splits by itself. `workspace` has [`decode_workspace_bytes`].
+/// Tensors, plan, options and results are as in [`forward`](super::forward()), with these differences. Lists are walked
+/// as they are: there is no schedule. `kv_lens` `[1, 1, 1, batch]` are the keys of each sequence where they differ:
+/// `shape.kv_len` is their maximum and the size of `k` and `v`; they are data, cut to `0..=kv_len`, and queries stand
+/// at the end of their own sequence (a query before its first key sees nothing under a causal mask). `options.splits`
+/// must be 1: the call splits by itself. `workspace` has [`decode_workspace_bytes`].
 ///
-/// Never allocates, waits or copies to the host, and what it launches depends on sizes only: a CUDA graph may hold it and
-/// replay it with other lengths and lists. The same sequence gives the same bits, whatever else is in the batch and
+/// Never allocates, waits or copies to the host, and what it launches depends on sizes only: a CUDA graph may hold it
+/// and replay it with other lengths and lists. The same sequence gives the same bits, whatever else is in the batch and
 /// whatever the maximum.
 ///
 /// # Errors
@@ -107,8 +107,8 @@ pub fn decode<T: Half>(
     let merge = unsafe { Partials::new(shape, splits).place(memory, &mut params) };
     ordered(stream, &owners, || {
         // SAFETY: every tensor has the sizes of the shape and memory for its layout, on this device; `out`, `lse` and
-        // the workspace are borrowed exclusively, so they overlap nothing; lengths and lists are data to the kernel. The
-        // merge reads what decode wrote.
+        // the workspace are borrowed exclusively, so they overlap nothing; lengths and lists are data to the kernel.
+        // The merge reads what decode wrote.
         unsafe {
             stream.launch(|kernels, raw| kernels.decode(&params, raw))?;
             finish(stream, merge.as_ref())

@@ -23,17 +23,17 @@ const COUNTER_BYTES: usize = 16;
 /// Attention of `q` over the keys that plan and mask let each query see: `out = softmax(scale * q k^T) v`, and
 /// `lse = ln(sum(exp(scale * q k^T)))`. A row with nothing to attend gives `out = 0` and `lse = -inf`.
 ///
-/// Tensors are `[batch, heads, seq, dim]`: `q` and `out` `[batch, q_heads, q_len, head_dim]`, `k` and `v`
-/// `[batch, kv_heads, kv_len, head_dim]` (with [`ForwardOptions::paged`]: `[pages, kv_heads, page_size, head_dim]`, see
-/// [`PagedKv`](super::PagedKv); sequences of different lengths: [`Ragged`](super::Ragged)), `lse` `[batch, q_heads, q_len, 1]`. Any strides; rows of q, k and v that start at
-/// multiples of 16 bytes load fastest. `workspace` has [`workspace_bytes`] and serves one call at a time; its contents
-/// do not matter.
+/// Tensors are `[batch, heads, seq, dim]`: `q` and `out` `[batch, q_heads, q_len, head_dim]`, `k` and `v` `[batch,
+/// kv_heads, kv_len, head_dim]` (with [`ForwardOptions::paged`]: `[pages, kv_heads, page_size, head_dim]`, see
+/// [`PagedKv`](super::PagedKv); sequences of different lengths: [`Ragged`](super::Ragged)), `lse` `[batch, q_heads,
+/// q_len, 1]`. Any strides; rows of q, k and v that start at multiples of 16 bytes load fastest. `workspace` has
+/// [`workspace_bytes`] and serves one call at a time; its contents do not matter.
 ///
 /// Never allocates, waits or copies to the host; a CUDA graph may hold it when all memory belongs to `stream`. The same
 /// inputs give the same bits.
 ///
-/// NaN and infinities in q and k stay in the rows that see them. One in v spreads further: a masked key of a tile that is
-/// visited is multiplied with a probability of 0, and 0 times NaN is NaN. Only `out` is affected, not `lse`.
+/// NaN and infinities in q and k stay in the rows that see them. One in v spreads further: a masked key of a tile that
+/// is visited is multiplied with a probability of 0, and 0 times NaN is NaN. Only `out` is affected, not `lse`.
 ///
 /// The algorithm is FlashAttention-2 (arXiv 2307.08691) over the tiles that the plan attends.
 ///

@@ -13,8 +13,9 @@ use crate::methods::hyper::HyperPlan;
 use crate::methods::hyper::plan::Kind;
 use crate::tensor::Half;
 
-/// Bytes of workspace that [`hyper_backward`] needs: 8 for each query row and head, f32 sums of dk and dv, for a causal call
-/// of dq too, and those of each part of 4096 queries for its samples. The contents do not matter, before as well as after.
+/// Bytes of workspace that [`hyper_backward`] needs: 8 for each query row and head, f32 sums of dk and dv, for a causal
+/// call of dq too, and those of each part of 4096 queries for its samples. The contents do not matter, before as well
+/// as after.
 ///
 /// # Errors
 /// As [`hyper_kernel`](super::hyper_kernel).
@@ -25,8 +26,8 @@ pub fn hyper_backward_workspace_bytes(device: &Device, plan: &HyperPlan) -> Resu
     Ok(usize::try_from(config(device, plan)?.workspace_bytes).unwrap_or(usize::MAX))
 }
 
-/// The kernels that [`hyper_backward`] runs for dq, and for dk and dv of hash blocks; samples and the leaves of a causal
-/// call have one each with the same tiles.
+/// The kernels that [`hyper_backward`] runs for dq, and for dk and dv of hash blocks; samples and the leaves of a
+/// causal call have one each with the same tiles.
 ///
 /// # Errors
 /// As [`hyper_kernel`](super::hyper_kernel).
@@ -48,15 +49,16 @@ fn config(device: &Device, plan: &HyperPlan) -> Result<abi::lacuna_backward_conf
     device.with_kernels(|kernels| unsafe { kernels.gather_backward_config(&params) })
 }
 
-/// The gradients of [`hyper_forward`](super::hyper_forward()) over the rows and samples that `plan` holds: of `sum(dout * out)
-/// + sum(dlse * lse)` with respect to q, k and v, exact for the estimator. Hash and samples are taken as given.
+/// The gradients of [`hyper_forward`](super::hyper_forward()) over the rows and samples that `plan` holds: of
+/// `sum(dout * out) + sum(dlse * lse)` with respect to q, k and v, exact for the estimator. Hash and samples are taken
+/// as given.
 ///
 /// `inputs` holds what forward read and gave, `scale` is forward's. Any strides. `workspace` has
 /// [`hyper_backward_workspace_bytes`] and serves one call at a time.
 ///
 /// Never allocates, waits or copies to the host; a CUDA graph may hold it when all memory belongs to `stream`. Sums are
-/// f32, level after level, in an order that the sizes of the call alone decide: the same inputs give the same bits, and no
-/// float is added atomically.
+/// f32, level after level, in an order that the sizes of the call alone decide: the same inputs give the same bits, and
+/// no float is added atomically.
 ///
 /// # Errors
 /// As [`hyper_forward`](super::hyper_forward()); [`Error::Value`](crate::Error::Value) where `dsink` is asked for.
@@ -122,8 +124,8 @@ pub fn hyper_backward<T: Half>(
     let pointers = gradients.pointers();
     [params.dq, params.dk, params.dv] = pointers.map(|pointer| pointer.cast());
     ordered(stream, &owners, || {
-        // SAFETY: every tensor has the sizes of the shape and memory for its layout, on this device; the gradients and the
-        // workspace are borrowed exclusively, so they overlap nothing; the plan has the sizes of the shape, and its
+        // SAFETY: every tensor has the sizes of the shape and memory for its layout, on this device; the gradients and
+        // the workspace are borrowed exclusively, so they overlap nothing; the plan has the sizes of the shape, and its
         // contents are data to the kernels.
         stream.launch(|kernels, raw| unsafe { kernels.gather_backward(&params, raw) })
     })

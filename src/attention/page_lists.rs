@@ -16,7 +16,8 @@ pub struct PageLists<'a> {
     pub indptr: TensorView<'a, i32>,
     /// `[1, 1, 1, any]`: page ids.
     pub indices: TensorView<'a, i32>,
-    /// `[1, 1, 1, batch]`: keys in the last page of each sequence, `1 ..= page_size`; a sequence without pages has no keys.
+    /// `[1, 1, 1, batch]`: keys in the last page of each sequence, `1 ..= page_size`; a sequence without pages has no
+    /// keys.
     pub last_page_len: TensorView<'a, i32>,
 }
 
@@ -24,9 +25,10 @@ impl PageLists<'_> {
     /// Writes the table that [`PagedKv`](super::PagedKv) takes and the lengths that [`Ragged`](super::Ragged) and
     /// [`decode`](super::decode()) take.
     ///
-    /// `block_table` is `[batch, 1, 1, pages]`: as many as the longest sequence may have, so that the shapes of the calls
-    /// that follow have at most `pages * page_size` keys. Entries behind a sequence's pages are -1. `kv_lens` is
-    /// `[1, 1, 1, batch]`; no length is above `kv_len`. One launch, which never allocates or waits: a CUDA graph may hold it.
+    /// `block_table` is `[batch, 1, 1, pages]`: as many as the longest sequence may have, so that the shapes of the
+    /// calls that follow have at most `pages * page_size` keys. Entries behind a sequence's pages are -1. `kv_lens` is
+    /// `[1, 1, 1, batch]`; no length is above `kv_len`. One launch, which never allocates or waits: a CUDA graph may
+    /// hold it.
     ///
     /// # Errors
     /// [`Error::Value`], [`Error::Shape`] or [`Error::Device`] names the argument that does not fit.
@@ -82,8 +84,8 @@ impl PageLists<'_> {
             block_table_batch_stride: block_table.layout().strides()[0].max(max_pages as i64),
             kv_lens: kv_lens.as_mut_ptr(),
         };
-        // SAFETY: lists, table and lengths have the sizes of the parameters and are on this device; table and lengths are
-        // borrowed exclusively; what the lists hold is data to the kernel.
+        // SAFETY: lists, table and lengths have the sizes of the parameters and are on this device; table and lengths
+        // are borrowed exclusively; what the lists hold is data to the kernel.
         ordered(stream, &owners, || unsafe { stream.launch(|kernels, raw| kernels.page_table(&params, raw)) })
     }
 }

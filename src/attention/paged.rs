@@ -8,9 +8,9 @@ use crate::tensor::TensorView;
 /// K and V as pages of a pool that a block table maps each sequence onto.
 ///
 /// With it `k` and `v` of [`forward`](super::forward()) are `[pages, kv_heads, page_size, head_dim]`: key `t` of
-/// sequence `b` and KV head `h` is row `t % page_size` of page `block_table[b, h, 0, t / page_size]`. Sequences may share
-/// pages. Pages beyond those that the first `kv_len` keys need are not read, and the rows of the last one behind `kv_len`
-/// have no effect, whatever they hold.
+/// sequence `b` and KV head `h` is row `t % page_size` of page `block_table[b, h, 0, t / page_size]`. Sequences may
+/// share pages. Pages beyond those that the first `kv_len` keys need are not read, and the rows of the last one behind
+/// `kv_len` have no effect, whatever they hold.
 ///
 /// The table is data: nobody attends the keys of an id outside `0..pages`, as if they were masked. Plans, schedules and
 /// the choice of the kernel do not depend on what it holds, and blocks and positions are still those of the keys.

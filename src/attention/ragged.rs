@@ -7,18 +7,18 @@ use crate::tensor::TensorView;
 
 /// Lengths of the sequences of a batch, in device memory.
 ///
-/// `shape.q_len` and `shape.kv_len` are the longest that a sequence may be; plans are made for them. Query `t` of sequence
-/// `b` stands at key position `t + keys of b - queries of b`; one that stands before its first key sees nothing under a
-/// causal mask. Plan rows and schedules belong to the longest sequence: row `i` of a list is query block `i` of each
-/// sequence, and rows behind the end of one are not read.
+/// `shape.q_len` and `shape.kv_len` are the longest that a sequence may be; plans are made for them. Query `t` of
+/// sequence `b` stands at key position `t + keys of b - queries of b`; one that stands before its first key sees
+/// nothing under a causal mask. Plan rows and schedules belong to the longest sequence: row `i` of a list is query
+/// block `i` of each sequence, and rows behind the end of one are not read.
 ///
 /// The lengths are data, and a CUDA graph may be replayed with others: what contradicts the sizes of the tensors or of
 /// the shape is cut, and no value leads to an access out of bounds.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Ragged<'a> {
     /// `[1, 1, 1, batch + 1]`: the queries of sequence `b` are the rows `cu_seqlens_q[b] .. cu_seqlens_q[b + 1]` of
-    /// `q`, `out` and `lse`, which are `[1, q_heads, rows, head_dim or 1]`. Rows of no sequence are not written. `None`:
-    /// every sequence has `q_len` queries.
+    /// `q`, `out` and `lse`, which are `[1, q_heads, rows, head_dim or 1]`. Rows of no sequence are not written.
+    /// `None`: every sequence has `q_len` queries.
     pub cu_seqlens_q: Option<TensorView<'a, i32>>,
     /// `[1, 1, 1, batch + 1]`: the same for `k` and `v`, which are `[1, kv_heads, rows, head_dim]`. Goes neither with
     /// `kv_lens` nor with pages.

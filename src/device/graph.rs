@@ -35,11 +35,12 @@ impl Graph {
     /// memory it was captured with, whatever that holds by now: new data, lengths, lists.
     ///
     /// # Safety
-    /// Every buffer that the captured calls used is still alive, and until the work is done nobody uses the memory that it
-    /// writes, or writes what it reads, but in the order of `stream`: a graph knows no owners.
+    /// Every buffer that the captured calls used is still alive, and until the work is done nobody uses the memory that
+    /// it writes, or writes what it reads, but in the order of `stream`: a graph knows no owners.
     ///
     /// # Errors
-    /// [`Error::Device`](crate::Error::Device) for a stream of another device, [`Error::Cuda`](crate::Error::Cuda) when the driver refuses.
+    /// [`Error::Device`](crate::Error::Device) for a stream of another device, [`Error::Cuda`](crate::Error::Cuda) when
+    /// the driver refuses.
     pub unsafe fn launch(&mut self, stream: &Stream) -> Result<()> {
         stream.device().check_memory("graph", &self.device)?;
         match stream.handle() {

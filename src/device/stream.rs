@@ -106,10 +106,10 @@ impl Stream {
         Event::record(self)
     }
 
-    /// What `work` puts on this stream, as a CUDA graph: it is recorded and does not run. Only this thread's use of this
-    /// stream is captured, and all memory of the captured calls must have been made on this stream. What allocates, frees,
-    /// copies to the host or waits breaks a capture; planners, schedules' `rebuild` and attention do none of these
-    /// ([`HostCalls`] counts them). Kernels that the process has not run yet are loaded on their first
+    /// What `work` puts on this stream, as a CUDA graph: it is recorded and does not run. Only this thread's use of
+    /// this stream is captured, and all memory of the captured calls must have been made on this stream. What
+    /// allocates, frees, copies to the host or waits breaks a capture; planners, schedules' `rebuild` and attention do
+    /// none of these ([`HostCalls`] counts them). Kernels that the process has not run yet are loaded on their first
     /// launch, which a capture may not allow: run the step once before.
     ///
     /// # Errors

@@ -48,8 +48,8 @@ impl BlockPlan {
         Self::of_formula(formula, block, heads, rows)
     }
 
-    /// As [`BlockPlan::formula`], for a call whose first query stands at `position` among the keys: before the first one if
-    /// negative, and wherever the last query stands. The lengths of decode do not move the queries.
+    /// As [`BlockPlan::formula`], for a call whose first query stands at `position` among the keys: before the first
+    /// one if negative, and wherever the last query stands. The lengths of decode do not move the queries.
     ///
     /// # Errors
     /// As [`BlockPlan::formula`].
@@ -124,7 +124,8 @@ impl BlockPlan {
     /// The blocks of a dense mask `[batch, heads, q_blocks, kv_blocks]` on the device, with room for `capacity` blocks.
     ///
     /// # Errors
-    /// As [`BlockPlan::from_mask_with_capacity`] (also [`Error::Shape`] for a mask of another size); [`Error::Device`] for a mask on another device.
+    /// As [`BlockPlan::from_mask_with_capacity`] (also [`Error::Shape`] for a mask of another size); [`Error::Device`]
+    /// for a mask on another device.
     pub fn from_device_mask(
         stream: &Stream,
         shape: &AttentionShape,

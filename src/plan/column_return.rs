@@ -6,7 +6,8 @@ use super::block_mask::BlockMask;
 use super::formula::BlockFormula;
 use crate::shape::AttentionShape;
 
-/// A key block that comes back: why a pattern is not cache-efficient. All in blocks, of the first plan head that has one.
+/// A key block that comes back: why a pattern is not cache-efficient. All in blocks, of the first plan head that has
+/// one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ColumnReturn {
     /// Sequence of the plan; 0 where all share it.
@@ -28,8 +29,8 @@ impl fmt::Display for ColumnReturn {
     }
 }
 
-/// The first pair of `(dropped, returns)` in rows that say whether they attend, numbered from the first one that lies at
-/// or behind the column.
+/// The first pair of `(dropped, returns)` in rows that say whether they attend, numbered from the first one that lies
+/// at or behind the column.
 fn first_return(rows: impl Iterator<Item = (usize, bool)>) -> Option<(usize, usize)> {
     let mut dropped = None;
     for (row, attends) in rows {
@@ -43,8 +44,9 @@ fn first_return(rows: impl Iterator<Item = (usize, bool)>) -> Option<(usize, usi
 }
 
 impl BlockFormula {
-    /// A key block that a query block drops and a later one attends to, in a sequence of `blocks` blocks whose queries and
-    /// keys start together; `None`: there is none, and a cache may forget what is out of reach. The formula must be valid.
+    /// A key block that a query block drops and a later one attends to, in a sequence of `blocks` blocks whose queries
+    /// and keys start together; `None`: there is none, and a cache may forget what is out of reach. The formula must be
+    /// valid.
     pub fn column_return(&self, heads: usize, blocks: usize) -> Option<ColumnReturn> {
         // Columns behind the sinks are alike up to their place, and the first one sees the most rows.
         let column = self.sink_blocks;
@@ -57,8 +59,9 @@ impl BlockFormula {
 }
 
 impl BlockMask {
-    /// A key block that a query block drops and a later one attends to, looking at query blocks from the key block's own on;
-    /// `None`: there is none, and a cache may forget what is out of reach. Rows are named by their number in the mask.
+    /// A key block that a query block drops and a later one attends to, looking at query blocks from the key block's
+    /// own on; `None`: there is none, and a cache may forget what is out of reach. Rows are named by their number in
+    /// the mask.
     pub fn column_return(&self, shape: &AttentionShape) -> Option<ColumnReturn> {
         let past = shape.kv_len as i64 - shape.q_len as i64;
         let places = (0..self.batch).flat_map(|b| (0..self.heads).map(move |p| (b, p)));

@@ -20,7 +20,8 @@ use crate::kernels::bindings as abi;
 pub struct BlockFormula {
     /// Blocks of the window up to and including the diagonal one.
     pub local_blocks: usize,
-    /// Blocks of the window from the diagonal one on, which counts: 1 for none after it. 0 only where `local_blocks` is 0.
+    /// Blocks of the window from the diagonal one on, which counts: 1 for none after it. 0 only where `local_blocks` is
+    /// 0.
     pub local_right: usize,
     /// Distance in blocks between attended columns, at least 1; 1 attends every block.
     pub vertical_stride: usize,

@@ -1,5 +1,6 @@
-//! How a tool attaches to a program with NVTX ranges: the program loads the library that the tool names in the environment,
-//! and the library writes the functions it wants called into tables of the program. So neither CUDA nor a C header is needed.
+//! How a tool attaches to a program with NVTX ranges: the program loads the library that the tool names in the
+//! environment, and the library writes the functions it wants called into tables of the program. So neither CUDA nor a
+//! C header is needed.
 
 use std::ffi::{c_int, c_uint, c_void};
 use std::sync::OnceLock;
@@ -69,7 +70,8 @@ struct VersionInfo {
 unsafe extern "C" fn table(module: c_int, table: *mut *mut c_void, size: *mut c_uint) -> c_int {
     let module = usize::try_from(module).ok().filter(|&module| module > 0).and_then(|module| modules().get(module));
     let Some(module) = module else { return 0 };
-    // SAFETY: passed on to the caller. The table is of pointers to places, all atomic, and lives as long as the process.
+    // SAFETY: passed on to the caller. The table is of pointers to places, all atomic, and lives as long as the
+    // process.
     unsafe {
         if !size.is_null() {
             *size = module.places.len() as c_uint;
@@ -95,8 +97,8 @@ extern "C" fn export(id: u32) -> *const c_void {
     }
 }
 
-/// Loads the tool that the environment names and lets it attach; the functions of domains, or `None` where there is no tool
-/// or it declines. To be called once.
+/// Loads the tool that the environment names and lets it attach; the functions of domains, or `None` where there is no
+/// tool or it declines. To be called once.
 pub(super) fn attach() -> Option<&'static Functions> {
     type Initialize = unsafe extern "C" fn(extern "C" fn(u32) -> *const c_void) -> c_int;
     let path = std::env::var_os(PATH)?;

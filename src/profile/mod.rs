@@ -6,8 +6,8 @@ mod injection;
 #[cfg(feature = "nvtx")]
 pub(crate) mod nvtx;
 
-/// A range that lasts until it is dropped: `let _range = range!("seer.select", q_len = shape.q_len);`. The name is a literal;
-/// fields are of spans only. Costs a load where no tool is attached and nobody subscribes.
+/// A range that lasts until it is dropped: `let _range = range!("seer.select", q_len = shape.q_len);`. The name is a
+/// literal; fields are of spans only. Costs a load where no tool is attached and nobody subscribes.
 macro_rules! range {
     ($name:expr $(, $field:ident = $value:expr)*) => {
         ($crate::profile::nvtx_range!($name), $crate::profile::span_range!($name $(, $field = $value)*))

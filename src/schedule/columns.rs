@@ -8,9 +8,9 @@ use crate::plan::BlockPlan;
 use crate::profile::range;
 use crate::shape::{AttentionShape, Mask};
 
-/// What [`backward`](crate::attention::backward()) walks for the gradients of keys and values: for each tile of 64 keys of a
-/// KV head the query blocks that attend it, those of lists by a stable sort on the device, and the order of the tiles,
-/// longest first; long ones are cut into parts.
+/// What [`backward`](crate::attention::backward()) walks for the gradients of keys and values: for each tile of 64 keys
+/// of a KV head the query blocks that attend it, those of lists by a stable sort on the device, and the order of the
+/// tiles, longest first; long ones are cut into parts.
 ///
 /// It belongs to one plan, shape and mask, and may be used for many calls.
 #[derive(Debug)]

@@ -53,8 +53,8 @@ impl Schedule {
     /// Allocates a schedule for a plan and builds it on the device, in stream order and without a copy to the host.
     ///
     /// # Errors
-    /// [`Error::Value`] or [`Error::Shape`] when plan, shape and mask do not fit each other; [`Error::Device`] for a plan on another device; [`Error::Unsupported`] when no kernel serves the
-    /// request; [`Error::OutOfMemory`].
+    /// [`Error::Value`] or [`Error::Shape`] when plan, shape and mask do not fit each other; [`Error::Device`] for a
+    /// plan on another device; [`Error::Unsupported`] when no kernel serves the request; [`Error::OutOfMemory`].
     pub fn build(
         stream: &Stream,
         shape: &AttentionShape,

@@ -1,4 +1,5 @@
-//! A global allocator that counts what each thread allocates, and the cost of a step by it and by the library's own counts.
+//! A global allocator that counts what each thread allocates, and the cost of a step by it and by the library's own
+//! counts.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -15,8 +16,8 @@ fn count() {
     let _ = ALLOCATIONS.try_with(|allocations| allocations.set(allocations.get() + 1));
 }
 
-// SAFETY: every call goes to the system's allocator unchanged; the counter is a thread-local without a destructor, which
-// allocates nothing.
+// SAFETY: every call goes to the system's allocator unchanged; the counter is a thread-local without a destructor,
+// which allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count();

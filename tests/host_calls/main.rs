@@ -1,6 +1,6 @@
-//! Planners, schedules and attention run without a cost: they allocate nothing, on the host or on a device, copy nothing to
-//! or from the host, and wait for nothing. Counted are the allocations of Rust and the library's device calls; what the C++
-//! of the SIMT host allocates for its fibers is not, as it stands for the machine.
+//! Planners, schedules and attention run without a cost: they allocate nothing, on the host or on a device, copy
+//! nothing to or from the host, and wait for nothing. Counted are the allocations of Rust and the library's device
+//! calls; what the C++ of the SIMT host allocates for its fibers is not, as it stands for the machine.
 #![cfg(feature = "simt")]
 
 mod counting;

@@ -1,5 +1,5 @@
-// A tool that attaches to NVTX ranges, as the protocol asks of one: it takes three functions of domains and writes what it
-// hears, a line each, to the file that NVTX_TEST_LOG names. NVTX_TEST_DECLINE: it declines to attach.
+// A tool that attaches to NVTX ranges, as the protocol asks of one: it takes three functions of domains and writes what
+// it hears, a line each, to the file that NVTX_TEST_LOG names. NVTX_TEST_DECLINE: it declines to attach.
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,4 +1,5 @@
-//! Ranges as a tool hears them. A tool attaches once a process, so each case is a process of its own: this test, run again.
+//! Ranges as a tool hears them. A tool attaches once a process, so each case is a process of its own: this test, run
+//! again.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

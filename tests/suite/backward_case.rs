@@ -1,4 +1,5 @@
-//! Gradients for the tests: a forward and a backward call on random inputs, and their comparison with the f64 reference.
+//! Gradients for the tests: a forward and a backward call on random inputs, and their comparison with the f64
+//! reference.
 
 use crate::harness::{Case, uniform};
 use lacuna::attention::{self, BackwardInputs, GradientsMut};
@@ -36,8 +37,8 @@ pub fn dlse(case: &Case) -> Vec<f32> {
     noise(batch * q_heads * q_len, case.seed + 202)
 }
 
-/// Runs forward and backward. Gradients and workspaces are poisoned before; gaps must stay so. `storage` of out serves the
-/// gradients too.
+/// Runs forward and backward. Gradients and workspaces are poisoned before; gaps must stay so. `storage` of out serves
+/// the gradients too.
 pub fn run<T: Half>(case: &Case, stream: &Stream, plan: &BlockPlan, with_dlse: bool) -> Result<Gradients> {
     run_inputs(case, &case.inputs::<T>(), &dout::<T>(case), stream, plan, with_dlse)
 }

@@ -1,5 +1,5 @@
-//! A whole step, planners and attention, that is recorded once and runs again with other lengths and data: in a CUDA graph on
-//! a GPU. On the SIMT host, which has no graphs, the same calls are made again.
+//! A whole step, planners and attention, that is recorded once and runs again with other lengths and data: in a CUDA
+//! graph on a GPU. On the SIMT host, which has no graphs, the same calls are made again.
 
 use crate::harness::{shape, simt};
 use crate::seer_case::{Decode, values};
@@ -9,8 +9,8 @@ use lacuna::{
     Ragged, Result, Schedule, Stream, Tensor, attention, bf16,
 };
 
-/// A step of a server: lists from a mask and a chunk over them; a decode gate that takes a token and picks blocks, and a
-/// token over these; HyperAttention. All that changes lies in device memory.
+/// A step of a server: lists from a mask and a chunk over them; a decode gate that takes a token and picks blocks, and
+/// a token over these; HyperAttention. All that changes lies in device memory.
 struct Step {
     chunk: AttentionShape,
     token: AttentionShape,
@@ -90,7 +90,8 @@ impl Step {
         step
     }
 
-    /// Other data, lengths and lists; results are poisoned. The gate's cache starts anew, with the keys before the newest.
+    /// Other data, lengths and lists; results are poisoned. The gate's cache starts anew, with the keys before the
+    /// newest.
     fn load(&mut self, stream: &Stream, lens: [i32; 2], seed: u64) {
         for (tensor, seed) in [(&mut self.q, seed), (&mut self.k, seed + 1), (&mut self.v, seed + 2)] {
             let len = tensor.dims().iter().product();

@@ -1,4 +1,5 @@
-//! Decode attention: against the reference for every kind of plan, and a sequence alone against the same one in a batch.
+//! Decode attention: against the reference for every kind of plan, and a sequence alone against the same one in a
+//! batch.
 
 use crate::harness::{Case, Storage, shape, simt, streams, uniform};
 use crate::pages::Pages;

@@ -28,8 +28,8 @@ fn inputs(shape: &AttentionShape, large: f32, step: f32) -> [Vec<bf16>; 3] {
 
 #[test]
 fn large_logits() {
-    // 4^n, and steps that the sum holds exactly in 24 bits (none from 4^15 on). Splits meet by their LSE, whose f32 is too
-    // coarse for larger logits: there, one split takes all keys.
+    // 4^n, and steps that the sum holds exactly in 24 bits (none from 4^15 on). Splits meet by their LSE, whose f32 is
+    // too coarse for larger logits: there, one split takes all keys.
     for (large, step) in [
         (4f32.powi(7), 0.25),
         (4f32.powi(8), 0.25),

@@ -329,7 +329,8 @@ fn long_rows() {
     }
 }
 
-/// A row of scores lies in shared memory: so many blocks and no more, and half of that where a list has several members.
+/// A row of scores lies in shared memory: so many blocks and no more, and half of that where a list has several
+/// members.
 #[test]
 fn the_longest_row() {
     let fast = Device::simt().unwrap().new_stream().unwrap();

@@ -15,8 +15,8 @@ pub fn simt(seed: u64) -> Stream {
     Device::simt_with(SimtConfig::checked(seed)).unwrap().new_stream().unwrap()
 }
 
-/// Every device of this machine: the checking SIMT host, and the GPU if there is one. The summary says if there is none.
-/// `LACUNA_TEST_DEVICES=cuda`: the GPU alone, for tools that watch it and slow everything else down.
+/// Every device of this machine: the checking SIMT host, and the GPU if there is one. The summary says if there is
+/// none. `LACUNA_TEST_DEVICES=cuda`: the GPU alone, for tools that watch it and slow everything else down.
 pub fn streams(seed: u64) -> Vec<Stream> {
     static SAID: Once = Once::new();
     let cuda_only = std::env::var("LACUNA_TEST_DEVICES").is_ok_and(|devices| devices == "cuda");
@@ -160,7 +160,8 @@ impl Case {
         }
     }
 
-    /// This case for each kernel that serves it: as `auto` chooses, and with portable kernels where that is another one.
+    /// This case for each kernel that serves it: as `auto` chooses, and with portable kernels where that is another
+    /// one.
     pub fn for_kernels<T: Half>(&self, stream: &Stream, plan: &BlockPlan) -> Vec<Self> {
         if self.decode {
             return vec![self.clone()];

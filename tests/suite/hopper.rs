@@ -1,5 +1,5 @@
-//! The Hopper forward kernel: which rows share a tile, exact work, every schedule of its pipeline, and what it leaves to
-//! the portable one. The suites for plans, options and paging run on it as well, wherever it serves their requests.
+//! The Hopper forward kernel: which rows share a tile, exact work, every schedule of its pipeline, and what it leaves
+//! to the portable one. The suites for plans, options and paging run on it as well, wherever it serves their requests.
 
 use crate::harness::{Case, Outcome, Storage, shape, streams, uniform};
 use crate::pages::Pages;

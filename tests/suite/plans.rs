@@ -130,7 +130,8 @@ fn strange_ids_and_offsets_on_the_device_are_skipped() {
         let (offsets, indices) = ([0, 5, 9], [-1, 1, 4, i32::MAX, i32::MIN, 1, 1, 1000, -7]);
         let blocks = BlockMask::from_lists(&case.shape, 32, 32, 1, 1, &offsets, &indices).unwrap();
         case.check_visible::<bf16>(&stream, &build(&offsets, &indices), &blocks.visibility(&case.shape, &case.mask));
-        // Offsets that leave the list, descend or overlap read nothing outside; unsorted ids are as good as sorted ones.
+        // Offsets that leave the list, descend or overlap read nothing outside; unsorted ids are as good as sorted
+        // ones.
         for offsets in [[i32::MIN, i32::MAX, i32::MIN], [0, i32::MAX, i32::MAX], [5, 0, 2], [-9, 4, 400], [7, 7, 9]] {
             let plan = build(&offsets, &indices);
             let outcome = case.run::<bf16>(&stream, &plan).unwrap();

@@ -86,8 +86,8 @@ fn cuts(len: usize, step: usize, at: &[f32]) -> Vec<(usize, usize)> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Queries are cut anywhere, keys between blocks, heads between groups; pieces over all keys give the rows of the whole
-    /// pattern, and merged by the LSE they are its attention.
+    /// Queries are cut anywhere, keys between blocks, heads between groups; pieces over all keys give the rows of the
+    /// whole pattern, and merged by the LSE they are its attention.
     #[test]
     fn pieces_are_parts_of_the_whole(
         config in configs(), heads in (1usize..4, 1usize..3), lens in (1usize..200, 0usize..150), fewer_keys: bool,

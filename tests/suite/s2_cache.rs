@@ -312,8 +312,8 @@ fn a_long_decode_reuses_its_pages() {
     }
 }
 
-/// Bytes that one sequence of Phi-3-small's heads (32 query, 8 KV, 128 elements, block 64, 16 local, stride 8) takes at its
-/// longest, as a part of the full cache: the numbers of docs/s2-attention.md.
+/// Bytes that one sequence of Phi-3-small's heads (32 query, 8 KV, 128 elements, block 64, 16 local, stride 8) takes at
+/// its longest, as a part of the full cache: the numbers of docs/s2-attention.md.
 #[test]
 fn bytes_are_known_in_advance() {
     let shares = |config: &S2Config| {
@@ -323,7 +323,8 @@ fn bytes_are_known_in_advance() {
             assert_eq!(layout.bytes(), layout.pages() * layout.page_bytes() + layout.table_bytes());
             assert_eq!(layout.full_bytes(), 2 * 2 * 8 * (thousands << 10) * 128);
             let part = layout.bytes() as f64 / layout.full_bytes() as f64;
-            // At the last token nothing that was reserved is idle, but for a page where a head's last column comes later.
+            // At the last token nothing that was reserved is idle, but for a page where a head's last column comes
+            // later.
             let resident = layout.resident_bytes(shape.kv_len - 1).unwrap();
             let idle = layout.pages() - resident / layout.page_bytes();
             assert!(idle <= 8, "{idle} pages are idle");

@@ -102,8 +102,8 @@ impl Shared {
     }
 }
 
-/// Each thread runs at the same time as the others, several times, on a stream of its own. On the SIMT host two devices with
-/// other schedules take part: their memory is the same.
+/// Each thread runs at the same time as the others, several times, on a stream of its own. On the SIMT host two devices
+/// with other schedules take part: their memory is the same.
 #[test]
 fn threads_with_streams_of_their_own_give_the_bits_of_one() {
     for stream in streams(5) {

@@ -1,4 +1,5 @@
-//! `cargo xtask sass-gate FOLDER`: what can be said of the Hopper forward kernels without a GPU, from their machine code.
+//! `cargo xtask sass-gate FOLDER`: what can be said of the Hopper forward kernels without a GPU, from their machine
+//! code.
 
 use std::path::Path;
 
@@ -16,8 +17,8 @@ const CONCERNED: &[&str] = &["sm90", "forward"];
 const GATHERS: &str = "gather";
 
 /// The least share, in percent, of the hot loop's exponentials under a product in flight. Where the wait stays behind
-/// the softmax ptxas 13.0.88 leaves all of them there, where it moves up it leaves none; the bound lies between, so that
-/// a scheduler which lets a few instructions sink below the wait passes, and one that halves the overlap does not.
+/// the softmax ptxas 13.0.88 leaves all of them there, where it moves up it leaves none; the bound lies between, so
+/// that a scheduler which lets a few instructions sink below the wait passes, and one that halves the overlap does not.
 const LEAST_OVERLAP: usize = 60;
 
 /// What is measured of one kernel.

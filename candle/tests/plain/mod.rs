@@ -39,8 +39,8 @@ impl Plain {
         Self::new(|p, key| key <= p)
     }
 
-    /// out, dq, dk and dv of `[batch, len, heads, head_dim]`; `round`: with the roundings that a kernel with tensor cores
-    /// can't avoid (P before its products, out, dS), the result of the ideal algorithm of that precision.
+    /// out, dq, dk and dv of `[batch, len, heads, head_dim]`; `round`: with the roundings that a kernel with tensor
+    /// cores can't avoid (P before its products, out, dS), the result of the ideal algorithm of that precision.
     pub fn run(&self, [q, k, v]: [&Tensor; 3], dout: &Tensor, round: bool) -> Result<[Tensor; 4]> {
         let dtype = q.dtype();
         let wide = |x: &Tensor| x.to_dtype(DType::F64)?.transpose(1, 2)?.contiguous();

@@ -15,7 +15,8 @@ pub struct Report {
     pub passed: bool,
 }
 
-/// Compares out, LSE and gradients with the reference, and the blocks that a kernel drew with those that were asked for.
+/// Compares out, LSE and gradients with the reference, and the blocks that a kernel drew with those that were asked
+/// for.
 pub fn check<T: Half + Into<f64>>(
     request: &Request<T>,
     options: &ForwardOptions<'_>,

@@ -54,7 +54,8 @@ impl<T: Half + Into<f64>> Upstream<T> {
         Ok(Self { dout: rounded(&dout), dlse })
     }
 
-    /// Runs the backward kernels after a forward call. `stream` is used by nobody else: its counters start at zero here.
+    /// Runs the backward kernels after a forward call. `stream` is used by nobody else: its counters start at zero
+    /// here.
     pub fn gradients(
         &self,
         stream: &Stream,

@@ -25,9 +25,9 @@ use std::path::PathBuf;
 /// Compute attention on the tensors of a file.
 ///
 /// Reads q [B,Hq,Nq,D], k and v [B,Hkv,Nk,D] (f16, bf16 or f32) from a safetensors file; for `blocks` block_mask (u8,
-/// [B or 1, 1 or Hkv or Hq, nq, nk]); for `seer` gate_q and gate_k, as q and k but before RoPE, w_k and
-/// maybe w_q; for `hyper` maybe projections [D,r] and samples (i64, [B,Hkv,m]). Writes out [B,Hq,Nq,D] and lse [B,Hq,Nq] as f32, and block_mask for block
-/// methods.
+/// [B or 1, 1 or Hkv or Hq, nq, nk]); for `seer` gate_q and gate_k, as q and k but before RoPE, w_k and maybe w_q; for
+/// `hyper` maybe projections [D,r] and samples (i64, [B,Hkv,m]). Writes out [B,Hq,Nq,D] and lse [B,Hq,Nq] as f32, and
+/// block_mask for block methods.
 #[derive(clap::Args)]
 pub struct Args {
     /// Which keys each query looks at
@@ -66,7 +66,8 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 fn run_as<T: Half + Into<f64>>(args: &Args, keys: &MethodKeys, file: &TensorFile, output: &OutputFile) -> Result<()> {
-    // The request must be right before a device is looked for: which error comes first should not depend on the machine.
+    // The request must be right before a device is looked for: which error comes first should not depend on the
+    // machine.
     if let MethodKeys::Hyper(keys) = keys {
         return run_hyper::<T>(args, keys, file, output);
     }

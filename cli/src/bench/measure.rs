@@ -17,8 +17,8 @@ use std::time::Duration;
 pub struct Measured {
     pub settings: String,
     pub kernels: Vec<String>,
-    /// What each step has to do before attention: the planner, and schedules of its lists. `None` where a pattern is planned
-    /// once.
+    /// What each step has to do before attention: the planner, and schedules of its lists. `None` where a pattern is
+    /// planned once.
     pub planning: Option<Timing>,
     pub attention: Timing,
     /// (query, key) pairs over batch and query heads; `None` where they were not counted.

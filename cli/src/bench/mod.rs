@@ -20,8 +20,9 @@ use std::time::Duration;
 
 /// Measure planning and attention over a grid of methods, sizes and passes.
 ///
-/// Every call is causal, in bf16, on random inputs. Times are medians, by the device's clock on a GPU. On the SIMT host, which
-/// emulates CUDA threads on CPU threads, they are wall time and compare with each other only; sizes are small there.
+/// Every call is causal, in bf16, on random inputs. Times are medians, by the device's clock on a GPU. On the SIMT
+/// host, which emulates CUDA threads on CPU threads, they are wall time and compare with each other only; sizes are
+/// small there.
 #[derive(clap::Args)]
 pub struct Args {
     /// auto, simt or cuda:N

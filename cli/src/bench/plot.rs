@@ -80,8 +80,8 @@ fn lines<'a>(rows: &[&'a Row]) -> Vec<Vec<&'a Row>> {
     lines
 }
 
-/// How many times faster than dense, over density, both logarithmic; the dashed line is what the density promises. `None` where
-/// no row has both.
+/// How many times faster than dense, over density, both logarithmic; the dashed line is what the density promises.
+/// `None` where no row has both.
 pub fn speedup_over_density(results: &Results) -> Result<Option<String>> {
     let compared = |row: &&Row| row.method != "dense" && row.speedup.is_some() && row.density.is_some_and(|d| d > 0.0);
     let rows: Vec<&Row> = results.rows.iter().filter(compared).collect();

@@ -102,8 +102,8 @@ impl fmt::Display for Kernels {
 }
 
 impl Kernels {
-    /// The calls of each cell: causal or not; every head alone, grouped, one KV head; square, ragged, one query. Those of
-    /// `decode` fill tiles of 16, 32 and 64 rows.
+    /// The calls of each cell: causal or not; every head alone, grouped, one KV head; square, ragged, one query. Those
+    /// of `decode` fill tiles of 16, 32 and 64 rows.
     pub fn variants(self) -> Vec<Variant> {
         match self {
             Self::Forward(_) => [

@@ -22,7 +22,8 @@ struct Pages {
 }
 
 impl<T: Half> KvCache<T> {
-    /// Room for whole sequences, without a token. `page_size` 0: contiguous; a page longer than a sequence is cut to it.
+    /// Room for whole sequences, without a token. `page_size` 0: contiguous; a page longer than a sequence is cut to
+    /// it.
     pub fn new(stream: &Stream, shape: &AttentionShape, page_size: usize) -> Result<Self> {
         let AttentionShape { batch, kv_heads, kv_len, head_dim, .. } = *shape;
         let (dims, pages) = if page_size == 0 {

@@ -13,8 +13,8 @@ pub struct Reachable<T: Half> {
 }
 
 impl<T: Half> Reachable<T> {
-    /// Without a token. A step has at most `tokens_per_step` of a sequence. Pages start as NaN: a kernel that reads what no
-    /// token has written is found out.
+    /// Without a token. A step has at most `tokens_per_step` of a sequence. Pages start as NaN: a kernel that reads
+    /// what no token has written is found out.
     pub fn new(stream: &Stream, shape: &AttentionShape, config: &S2Config, tokens_per_step: usize) -> Result<Self> {
         let layout = CacheLayout::new(config, &AttentionShape { q_len: tokens_per_step.min(shape.kv_len), ..*shape })?;
         let mut cache = Cache::new(stream, &layout)?;
@@ -24,7 +24,8 @@ impl<T: Half> Reachable<T> {
         Ok(Self { shape: *shape, cache })
     }
 
-    /// Adds tokens of each sequence, of which the last `queries` attend afterwards. `k` and `v` hold the whole sequences.
+    /// Adds tokens of each sequence, of which the last `queries` attend afterwards. `k` and `v` hold the whole
+    /// sequences.
     pub fn append(&mut self, stream: &Stream, [k, v]: [&[T]; 2], tokens: &[Tokens], queries: usize) -> Result<()> {
         let AttentionShape { batch, kv_heads, kv_len, head_dim, .. } = self.shape;
         let len = tokens.iter().map(ExactSizeIterator::len).max().unwrap_or(0);

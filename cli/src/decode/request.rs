@@ -67,8 +67,8 @@ impl<T: Half> Request<T> {
         self.prompts.iter().zip(&self.lens).map(|(prompt, len)| len - prompt).max().unwrap_or(0)
     }
 
-    /// Rows of `q` (shaped as the file's) `[tokens.len(), q_heads, q_len, head_dim]`: `q_len` tokens of each sequence from
-    /// `first` on, or none, which gives rows of 0.
+    /// Rows of `q` (shaped as the file's) `[tokens.len(), q_heads, q_len, head_dim]`: `q_len` tokens of each sequence
+    /// from `first` on, or none, which gives rows of 0.
     pub fn queries(&self, q: &[T], tokens: &[Tokens], first: usize, q_len: usize) -> Vec<T> {
         let shape = self.qkv.shape;
         let mut rows = vec![T::from_f32(0.0); tokens.len() * shape.q_heads * q_len * shape.head_dim];

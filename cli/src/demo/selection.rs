@@ -26,8 +26,8 @@ pub fn best_blocks(scores: &[f32], blocks: usize, keep: usize) -> Vec<u8> {
     mask
 }
 
-/// Marks for each row its own block and the best-scoring ones before it, ties to the lower index, `number` in all: where
-/// that is no whole number, in some rows one more than in others, evenly spread. Sizes as in [`best_blocks`].
+/// Marks for each row its own block and the best-scoring ones before it, ties to the lower index, `number` in all:
+/// where that is no whole number, in some rows one more than in others, evenly spread. Sizes as in [`best_blocks`].
 pub fn same_number(scores: &[f32], blocks: usize, number: f64) -> Vec<u8> {
     let mut mask = vec![0; blocks * blocks];
     for (i, (row, marks)) in scores.chunks_exact(blocks).zip(mask.chunks_exact_mut(blocks)).enumerate() {
@@ -47,8 +47,8 @@ fn number_of_row(number: f64, i: usize) -> usize {
     (up_to(i + 1) - up_to(i)).max(1)
 }
 
-/// The mean number of blocks a row, each row's own counted, with which a window of `tokens` has this density, or the next
-/// larger one, in steps of a hundredth.
+/// The mean number of blocks a row, each row's own counted, with which a window of `tokens` has this density, or the
+/// next larger one, in steps of a hundredth.
 pub fn number_for_density(density: f64, tokens: usize, block: usize) -> f64 {
     let blocks = tokens.div_ceil(block);
     let pairs = |number: f64| -> f64 {
@@ -72,8 +72,8 @@ pub fn blocks_above(shares: &[f32], blocks: usize, least: f64) -> Vec<u8> {
     shares.iter().enumerate().map(mark).collect()
 }
 
-/// The softmax of the products of the mean query and the mean key of each pair of blocks, as a gate without weights would
-/// have it: `[heads][blocks * blocks]`, 0 where a row sees nothing.
+/// The softmax of the products of the mean query and the mean key of each pair of blocks, as a gate without weights
+/// would have it: `[heads][blocks * blocks]`, 0 where a row sees nothing.
 pub fn pooled_shares(heads: &Heads<'_>, block: usize) -> Result<Vec<Vec<f32>>> {
     let (q, k) = (block_means(heads.q, block)?, block_means(heads.k, block)?);
     let (q_heads, blocks, head_dim) = q.dims3()?;

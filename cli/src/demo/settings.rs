@@ -62,8 +62,8 @@ pub struct Thresholds {
     pub oracle: f64,
 }
 
-/// The rows of the quality table, for windows of `window` bytes. At each density: those that a threshold picks, and those
-/// with the same number of blocks in every row, for the gate's kernel the published number.
+/// The rows of the quality table, for windows of `window` bytes. At each density: those that a threshold picks, and
+/// those with the same number of blocks in every row, for the gate's kernel the published number.
 pub fn quality(gates: &Rc<Gates>, window: usize, thresholds: &[Thresholds]) -> Vec<Setting> {
     let block = gates.block_size;
     let at = |at: &Thresholds| {

@@ -20,13 +20,13 @@ use std::path::{Path, PathBuf};
 
 /// Train the gates of SeerAttention on the attention of a model.
 ///
-/// A gate learns, from the pooled queries and keys of a layer, the largest attention probability of each block: the loss
-/// is the KL divergence of its softmax from that map, row by row. The data is a text that a model reads (the built-in
-/// one, or --model), or a file of captured tensors: layers.{i}.gate_q [B,Hq,N,D] and gate_k [B,Hkv,N,D] before the
-/// rotary embedding, layers.{i}.q and k after it (without layers.{i}. for one layer).
+/// A gate learns, from the pooled queries and keys of a layer, the largest attention probability of each block: the
+/// loss is the KL divergence of its softmax from that map, row by row. The data is a text that a model reads (the
+/// built-in one, or --model), or a file of captured tensors: layers.{i}.gate_q [B,Hq,N,D] and gate_k [B,Hkv,N,D] before
+/// the rotary embedding, layers.{i}.q and k after it (without layers.{i}. for one layer).
 ///
-/// Writes layers.{i}.w_k and, where the gate has them, w_q, q_norm and k_norm. A checkpoint beside the output is written
-/// now and then, and goes away at the end; --resume goes on from it, to the same weights.
+/// Writes layers.{i}.w_k and, where the gate has them, w_q, q_norm and k_norm. A checkpoint beside the output is
+/// written now and then, and goes away at the end; --resume goes on from it, to the same weights.
 #[derive(clap::Args)]
 pub struct Args {
     /// Text for the model to read

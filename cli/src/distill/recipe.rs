@@ -1,4 +1,5 @@
-//! How gates are trained: everything that decides the resulting weights, as the command line and the checkpoint name it.
+//! How gates are trained: everything that decides the resulting weights, as the command line and the checkpoint name
+//! it.
 
 use crate::failure::{Failure, Result, request};
 use crate::training::{Rates, batch_of};

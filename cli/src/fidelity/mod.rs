@@ -24,8 +24,8 @@ use std::path::PathBuf;
 /// Measure how far HyperAttention is from exact attention.
 ///
 /// Operator error, bias of the estimated sum beside that of weights that published codes have, choices beyond it, what
-/// the paper's theorem assumes, and bits per byte of the language model, on its real q, k and v and on made-up ones. All
-/// estimates come from lacuna's kernels, exact attention from f64.
+/// the paper's theorem assumes, and bits per byte of the language model, on its real q, k and v and on made-up ones.
+/// All estimates come from lacuna's kernels, exact attention from f64.
 #[derive(clap::Args)]
 pub struct Args {
     /// Text to read instead of the built-in one

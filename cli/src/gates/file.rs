@@ -26,7 +26,8 @@ pub struct Gates {
     pub rope_theta: f64,
     /// One a layer.
     pub layers: Vec<GateMatrices<bf16>>,
-    /// Densities, and the threshold that gave each of them on the text that was learned from; empty if the file has none.
+    /// Densities, and the threshold that gave each of them on the text that was learned from; empty if the file has
+    /// none.
     pub thresholds: Vec<(f64, f64)>,
 }
 

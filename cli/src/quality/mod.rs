@@ -19,12 +19,13 @@ use verdict::Verdict;
 
 /// Compare a trained gate with mean-pooled scores, a local window, the oracle and random blocks on a text.
 ///
-/// Blocks are picked in two ways, each at densities of 50, 30, 20 and 10 %. By one threshold for all layers and heads: a
-/// gate keeps blocks with more than that share of its softmax, and so do mean-pooled scores and the true map of blocks,
-/// each with the threshold that gives it the density on this text with dense attention; what the model predicts plays no
-/// part in that. And by number: every row keeps the same number of blocks, with one more in some rows where
-/// the density asks for that (of the gate the published number for a density). Each row's own block is always among them.
-/// The attention of the model is computed by lacuna's kernels, and the densities in the table are what they attended.
+/// Blocks are picked in two ways, each at densities of 50, 30, 20 and 10 %. By one threshold for all layers and heads:
+/// a gate keeps blocks with more than that share of its softmax, and so do mean-pooled scores and the true map of
+/// blocks, each with the threshold that gives it the density on this text with dense attention; what the model predicts
+/// plays no part in that. And by number: every row keeps the same number of blocks, with one more in some rows where
+/// the density asks for that (of the gate the published number for a density). Each row's own block is always among
+/// them. The attention of the model is computed by lacuna's kernels, and the densities in the table are what they
+/// attended.
 ///
 /// Of decode gates (--kind decode) every token picks blocks for itself, as many as budgets of 1024, 512, 256 and 128
 /// tokens hold, for each KV head, by the gate's kernels; the attention that follows is in f32 on the CPU.

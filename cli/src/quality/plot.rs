@@ -1,4 +1,5 @@
-//! The quality table as a picture of its own: a line for each way to pick blocks, dashed where every row has the same number.
+//! The quality table as a picture of its own: a line for each way to pick blocks, dashed where every row has the same
+//! number.
 
 use crate::demo::results::{Family, Results};
 use crate::drawing::{INK, LINE, PAPER, QUIET, font, plain};

@@ -1,5 +1,5 @@
-//! Drawings in the page's own colours. plotters writes plain colours, the page wants its light or dark ones: each stands for a
-//! variable of the style sheet until the drawing is done.
+//! Drawings in the page's own colours. plotters writes plain colours, the page wants its light or dark ones: each
+//! stands for a variable of the style sheet until the drawing is done.
 
 use plotters::prelude::*;
 
@@ -13,7 +13,8 @@ pub fn series(place: usize) -> RGBColor {
     RGBColor(16 + place as u8, 0, 0)
 }
 
-/// Replaces the stand-ins by the page's variables and lets a drawing of `size` pixels scale. `label` says what it shows.
+/// Replaces the stand-ins by the page's variables and lets a drawing of `size` pixels scale. `label` says what it
+/// shows.
 pub fn themed(svg: String, (width, height): (u32, u32), label: &str, names: &[&str]) -> String {
     let standing = |color: RGBColor| format!("#{:02X}{:02X}{:02X}", color.0, color.1, color.2);
     let mut svg = svg

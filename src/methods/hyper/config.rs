@@ -41,7 +41,8 @@ impl BucketOrder {
 pub struct HyperConfig {
     /// Hyperplanes of the hash, 1 to 16.
     pub num_projections: usize,
-    /// Hashes with projections of their own, 1 to 8: a query attends the keys of its blocks in all of them, each key once.
+    /// Hashes with projections of their own, 1 to 8: a query attends the keys of its blocks in all of them, each key
+    /// once.
     pub rounds: usize,
     /// Keys of a block of the sorted order, at least 1.
     pub block_size: usize,

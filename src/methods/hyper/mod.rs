@@ -4,6 +4,7 @@
 //! it. `docs/hyper-attention.md` states the estimator, and where published codes depart from it.
 
 mod config;
+mod hashed;
 pub(crate) mod plan;
 mod random;
 mod sampling;

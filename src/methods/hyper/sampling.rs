@@ -1,4 +1,5 @@
-//! How samples are drawn. The kernel draws its own (`cuda/select/lsh_draw.h`); this is the host's word on what they are.
+//! How samples are drawn. The kernel draws its own (`cuda/select/lsh_draw.h`); this is the host's word on what they
+//! are.
 
 use super::random::{SAMPLES, philox};
 
@@ -11,8 +12,8 @@ const ROUNDS: u32 = 8;
 /// How the `sample_size` places among a pair's sorted keys are drawn.
 ///
 /// Each way but [`Sampling::Values`] puts `sample_size / keys` samples on every place on average, whatever the two
-/// numbers are, so that all samples have the weight `ln(keys / sample_size)`. The estimated sum is right on average with
-/// all of them.
+/// numbers are, so that all samples have the weight `ln(keys / sample_size)`. The estimated sum is right on average
+/// with all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Sampling {
     /// Independently, with replacement, as published.
@@ -22,10 +23,10 @@ pub enum Sampling {
     Distinct,
     /// One sample in each of `sample_size` equal parts of the sorted keys.
     Stratified,
-    /// By the values: key j has a share of the samples that grows with the squared norm of row j of v, `1 + floor(4095 n_j /
-    /// n_max)`, `n_max` being the largest of its KV head. Samples are stratified over the shares, and have the weight
-    /// `ln(all shares / (sample_size * share))`. Row norms are what bounds for sampled products of matrices ask for
-    /// (Drineas, Kannan, Mahoney, 2006); the paper's analysis samples by them too, its code does not.
+    /// By the values: key j has a share of the samples that grows with the squared norm of row j of v, `1 + floor(4095
+    /// n_j / n_max)`, `n_max` being the largest of its KV head. Samples are stratified over the shares, and have the
+    /// weight `ln(all shares / (sample_size * share))`. Row norms are what bounds for sampled products of matrices ask
+    /// for (Drineas, Kannan, Mahoney, 2006); the paper's analysis samples by them too, its code does not.
     Values,
 }
 
@@ -59,9 +60,9 @@ impl Sampling {
     }
 }
 
-/// The rows of `count` samples of a KV head that are drawn by shares, counted from the node's first key, whose `shares` are
-/// those of its keys, in the order of their rows: sample i is the key that has share `floor(f * all / 2^64)`, `f` being
-/// `floor((i * 2^32 + x0) * 2^32 / count)` of the counter of [`samples`](super::samples).
+/// The rows of `count` samples of a KV head that are drawn by shares, counted from the node's first key, whose `shares`
+/// are those of its keys, in the order of their rows: sample i is the key that has share `floor(f * all / 2^64)`, `f`
+/// being `floor((i * 2^32 + x0) * 2^32 / count)` of the counter of [`samples`](super::samples).
 pub fn value_samples(seed: u64, kv_head: usize, node: usize, count: usize, shares: &[u16]) -> Vec<usize> {
     let draw = Draw { seed, kv_head: kv_head as u32, node: node as u32, keys: shares.len() as u64 };
     let mut sum = 0;
@@ -100,8 +101,8 @@ impl Draw {
         walk.find(|&place| place < self.keys).unwrap_or(0) as usize
     }
 
-    /// A permutation of the numbers with as many bits as `keys - 1`: even rounds change the upper half by the lower, odd
-    /// ones the lower by the upper. With an odd number of bits the upper half is the longer one.
+    /// A permutation of the numbers with as many bits as `keys - 1`: even rounds change the upper half by the lower,
+    /// odd ones the lower by the upper. With an odd number of bits the upper half is the longer one.
     fn feistel(&self, number: u64) -> u64 {
         let bits = (self.keys - 1).checked_ilog2().map_or(0, |bits| bits + 1);
         let low_bits = bits / 2;

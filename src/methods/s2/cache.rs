@@ -9,14 +9,14 @@ use crate::tensor::{Half, Tensor, TensorView};
 
 /// Keys and values of a batch of sequences, of each KV head only what S2-Attention can still reach.
 ///
-/// Its memory is what the [`CacheLayout`] says, from the start; appending copies new rows into pages, drops blocks that went
-/// out of reach by taking them out of the block table, and lets later blocks use their pages. Attention over
-/// [`Cache::paged`] with the layout's pattern gives the bits that every key kept would give: the blocks that are missing are
-/// those that no query visits.
+/// Its memory is what the [`CacheLayout`] says, from the start; appending copies new rows into pages, drops blocks that
+/// went out of reach by taking them out of the block table, and lets later blocks use their pages. Attention over
+/// [`Cache::paged`] with the layout's pattern gives the bits that every key kept would give: the blocks that are
+/// missing are those that no query visits.
 ///
-/// A prompt attends to its own k and v, and is appended afterwards with `queries` 0, so that only what later queries reach is
-/// copied. Decoding appends first, and the newest tokens attend over the cache; so do the chunks of chunked prefill. A
-/// sequence starts over when it is appended to with as many new tokens as it has keys.
+/// A prompt attends to its own k and v, and is appended afterwards with `queries` 0, so that only what later queries
+/// reach is copied. Decoding appends first, and the newest tokens attend over the cache; so do the chunks of chunked
+/// prefill. A sequence starts over when it is appended to with as many new tokens as it has keys.
 #[derive(Debug)]
 pub struct Cache<T: Half> {
     layout: CacheLayout,
@@ -62,11 +62,11 @@ impl<T: Half> Cache<T> {
 
     /// Adds the newest tokens of each sequence: k and v `[batch, kv_heads, len, head_dim]`, any strides.
     ///
-    /// `kv_lens` `[1, 1, 1, batch]` are the keys of each sequence with the new ones, `added` (the same size) how many of
-    /// `len` tokens are new to each, the first ones; without it all are. Both are data on the device: tokens that would lie
-    /// before the first key or beyond the last one are left out. `queries` of the newest tokens attend over the cache after
-    /// this; what only queries before them reach is not kept. At most `q_len` of the layout's shape, and no more than were
-    /// ever new at a time; 0 after a prompt that attended to its own keys.
+    /// `kv_lens` `[1, 1, 1, batch]` are the keys of each sequence with the new ones, `added` (the same size) how many
+    /// of `len` tokens are new to each, the first ones; without it all are. Both are data on the device: tokens that
+    /// would lie before the first key or beyond the last one are left out. `queries` of the newest tokens attend over
+    /// the cache after this; what only queries before them reach is not kept. At most `q_len` of the layout's shape,
+    /// and no more than were ever new at a time; 0 after a prompt that attended to its own keys.
     ///
     /// Never allocates or waits; a CUDA graph may hold it.
     ///
@@ -132,8 +132,8 @@ impl<T: Half> Cache<T> {
         };
         let owners = [k.stream(), v.stream(), lens, new, self.table.stream()];
         ordered(stream, &owners, || {
-            // SAFETY: k, v, lengths, tables and pages have the sizes of the parameters and are on this device; the cache,
-            // all made on one stream, is borrowed exclusively; lengths and tables are data to the kernel.
+            // SAFETY: k, v, lengths, tables and pages have the sizes of the parameters and are on this device; the
+            // cache, all made on one stream, is borrowed exclusively; lengths and tables are data to the kernel.
             unsafe { stream.launch(|kernels, raw| kernels.cache_append(&params, raw)) }
         })
     }

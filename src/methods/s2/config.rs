@@ -31,8 +31,8 @@ pub enum S2Columns {
 /// Settings of S2-Attention. Blocks are square and counted in absolute key positions.
 ///
 /// Query block `i` keeps key block `j` iff it lies in the window (`i - j < local_blocks` and `j - i < local_right`), or
-/// `j < sink_blocks`, or `j` is one of the head's columns (see [`S2Variant`], [`S2Columns`]), or the head is dense; in a
-/// causal call also `j <= i`.
+/// `j < sink_blocks`, or `j` is one of the head's columns (see [`S2Variant`], [`S2Columns`]), or the head is dense; in
+/// a causal call also `j <= i`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct S2Config {
     /// Tokens of a block: 16, 32, 64 or 128.
@@ -117,9 +117,9 @@ impl S2Config {
         self.call(shape)?.block_mask()
     }
 
-    /// A column that a query block drops and a later one wants back, in a sequence as long as the shape's keys: keys that
-    /// are out of reach can't be given up then. `None`: the pattern is cache-efficient, as every causal one with absolute
-    /// columns is.
+    /// A column that a query block drops and a later one wants back, in a sequence as long as the shape's keys: keys
+    /// that are out of reach can't be given up then. `None`: the pattern is cache-efficient, as every causal one with
+    /// absolute columns is.
     ///
     /// # Errors
     /// As [`S2Config::plan`].

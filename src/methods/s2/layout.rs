@@ -13,9 +13,10 @@ const FOREVER: i32 = i32::MAX;
 
 /// Which page each block of each KV head gets, and which query block reaches it last.
 ///
-/// A KV head keeps what some query head of its group can still reach: its strided columns and sinks for good, the others
-/// as long as they are in the local window. Blocks that are never needed at one time share a page, so a KV head has as
-/// many pages as it needs at most at once, and which ones does not depend on the data. All sequences are laid out alike.
+/// A KV head keeps what some query head of its group can still reach: its strided columns and sinks for good, the
+/// others as long as they are in the local window. Blocks that are never needed at one time share a page, so a KV head
+/// has as many pages as it needs at most at once, and which ones does not depend on the data. All sequences are laid
+/// out alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheLayout {
     config: S2Config,
@@ -31,13 +32,13 @@ pub struct CacheLayout {
 }
 
 impl CacheLayout {
-    /// The layout for sequences of up to `shape.kv_len` keys. `shape.q_len` is the most queries of a call that attends over
-    /// the cache: 1 for decoding token by token, the chunk for chunked prefill. More queries keep more of the window,
-    /// `ceil((q_len - 1) / block_size)` blocks.
+    /// The layout for sequences of up to `shape.kv_len` keys. `shape.q_len` is the most queries of a call that attends
+    /// over the cache: 1 for decoding token by token, the chunk for chunked prefill. More queries keep more of the
+    /// window, `ceil((q_len - 1) / block_size)` blocks.
     ///
     /// # Errors
-    /// [`Error::Value`] names a size or a setting outside its range; [`Error::Unsupported`] for a pattern that is not causal
-    /// or not cache-efficient ([`S2Config::column_return`]); [`Error::OutOfMemory`].
+    /// [`Error::Value`] names a size or a setting outside its range; [`Error::Unsupported`] for a pattern that is not
+    /// causal or not cache-efficient ([`S2Config::column_return`]); [`Error::OutOfMemory`].
     pub fn new(config: &S2Config, shape: &AttentionShape) -> Result<Self> {
         let unsupported = |what: String, hint: &str| Err(Error::Unsupported { what, hint: hint.into() });
         if !config.causal {
@@ -169,8 +170,8 @@ fn last_row(formula: &BlockFormula, plan_heads: &[usize], block: usize) -> i32 {
     }
 }
 
-/// Appends the pages of a head's blocks, from `first` on, and says how many there are. When block `i` comes, no query before
-/// block `i - slack` is left to attend.
+/// Appends the pages of a head's blocks, from `first` on, and says how many there are. When block `i` comes, no query
+/// before block `i - slack` is left to attend.
 fn assign(last_rows: &[i32], slack: usize, first: usize, homes: &mut Vec<i32>) -> Result<usize> {
     let mut pages = 0;
     let mut free = BinaryHeap::new();

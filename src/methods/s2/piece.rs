@@ -32,11 +32,11 @@ pub struct HeadRange {
 /// The call that computes a piece.
 #[derive(Debug)]
 pub struct PieceCall {
-    /// The piece's shape. A causal piece whose last keys lie behind its last query has fewer keys than were given: cut k
-    /// and v to `kv_len`, by `narrow(2, 0, kv_len)`.
+    /// The piece's shape. A causal piece whose last keys lie behind its last query has fewer keys than were given: cut
+    /// k and v to `kv_len`, by `narrow(2, 0, kv_len)`.
     pub shape: AttentionShape,
-    /// For [`ForwardOptions::mask`](crate::ForwardOptions::mask). A causal piece that lies off the diagonal has a window
-    /// to the right that says the same.
+    /// For [`ForwardOptions::mask`](crate::ForwardOptions::mask). A causal piece that lies off the diagonal has a
+    /// window to the right that says the same.
     pub mask: Mask,
     /// The pattern.
     pub plan: BlockPlan,

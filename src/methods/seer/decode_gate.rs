@@ -131,9 +131,9 @@ impl<T: Half> DecodeGate<T> {
         cache.append_with(stream, &projection, gate_k, span, workspace)
     }
 
-    /// Lists for a call of `shape.q_len` queries a sequence: a row for each sequence and KV head that serves all of them
-    /// (the selection is by the largest of their probabilities). `capacity` in blocks; `None`: the most that the options
-    /// can select.
+    /// Lists for a call of `shape.q_len` queries a sequence: a row for each sequence and KV head that serves all of
+    /// them (the selection is by the largest of their probabilities). `capacity` in blocks; `None`: the most that the
+    /// options can select.
     ///
     /// # Errors
     /// [`Error::Value`] when shape or options do not fit; [`Error::OutOfMemory`].
@@ -160,9 +160,9 @@ impl<T: Half> DecodeGate<T> {
     }
 
     /// Selects blocks for the newest `shape.q_len` tokens (1 to 16), which `cache` already holds: fills the lists of
-    /// `plan` (from [`empty_plan`](Self::empty_plan)). `gate_q [batch, q_heads, q_len, head_dim]` are queries before the
-    /// model's rotation; `kv_lens [1, 1, 1, batch]` the keys of each sequence, the newest included, where they differ
-    /// from `shape.kv_len`, their maximum.
+    /// `plan` (from [`empty_plan`](Self::empty_plan)). `gate_q [batch, q_heads, q_len, head_dim]` are queries before
+    /// the model's rotation; `kv_lens [1, 1, 1, batch]` the keys of each sequence, the newest included, where they
+    /// differ from `shape.kv_len`, their maximum.
     ///
     /// Never allocates, waits or copies to the host; a CUDA graph may hold it.
     ///
@@ -183,8 +183,8 @@ impl<T: Half> DecodeGate<T> {
         self.run(stream, shape, kv_lens, gate_q, cache, options, plan, None, workspace)
     }
 
-    /// The logits `[batch, kv_heads, q_len, key blocks]`, -inf where a query sees nothing of a block. Those of a query's
-    /// own block are there, whether they take part or not. Allocates; for tests and tools.
+    /// The logits `[batch, kv_heads, q_len, key blocks]`, -inf where a query sees nothing of a block. Those of a
+    /// query's own block are there, whether they take part or not. Allocates; for tests and tools.
     ///
     /// # Errors
     /// As [`select_into`](Self::select_into), and [`Error::OutOfMemory`].

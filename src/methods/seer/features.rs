@@ -12,8 +12,8 @@ use crate::tensor::{Half, Tensor, TensorView};
 ///
 /// # Errors
 /// [`Error::Value`] for a block size other than 16, 32, 64 and 128, for no pool at all, or for a size of `x` that the
-/// kernels do not serve (`dim` must be a multiple of 8, at most 256); [`Error::Device`]; [`Error::OutOfMemory`]; what the
-/// launch reports.
+/// kernels do not serve (`dim` must be a multiple of 8, at most 256); [`Error::Device`]; [`Error::OutOfMemory`]; what
+/// the launch reports.
 pub fn pooled_features<T: Half>(
     stream: &Stream,
     block_size: usize,

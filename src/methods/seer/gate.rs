@@ -21,8 +21,8 @@ use crate::tensor::{Half, Tensor, TensorView};
 pub struct GateWeights<T: Half> {
     /// `[1, q_heads or kv_heads, head_dim * pools, gate_dim]`: what the pools of a key block are multiplied with.
     pub w_k: Tensor<T>,
-    /// `[1, q_heads, head_dim * pools, gate_dim]` for query blocks; `None`: the pools of the queries are the gate vector
-    /// themselves (published: one pool and `gate_dim = head_dim`).
+    /// `[1, q_heads, head_dim * pools, gate_dim]` for query blocks; `None`: the pools of the queries are the gate
+    /// vector themselves (published: one pool and `gate_dim = head_dim`).
     pub w_q: Option<Tensor<T>>,
 }
 
@@ -177,12 +177,12 @@ impl<T: Half> SeerGate<T> {
     }
 
     /// Pools, projects and selects: fills the lists of `plan` (from [`empty_plan`](Self::empty_plan) for the same shape
-    /// and options). `gate_q` `[batch, q_heads, q_len, head_dim]` and `gate_k` `[batch, kv_heads, kv_len, head_dim]` are
-    /// queries and keys before the model's rotation, any strides. `workspace` has
+    /// and options). `gate_q` `[batch, q_heads, q_len, head_dim]` and `gate_k` `[batch, kv_heads, kv_len, head_dim]`
+    /// are queries and keys before the model's rotation, any strides. `workspace` has
     /// [`workspace_bytes`](Self::workspace_bytes).
     ///
-    /// Never allocates, waits or copies to the host; a CUDA graph may hold it. Where the blocks do not fit the plan, all
-    /// lists are cut to one length, their best blocks stay, and [`BlockPlan::overflow`] says how many were cut.
+    /// Never allocates, waits or copies to the host; a CUDA graph may hold it. Where the blocks do not fit the plan,
+    /// all lists are cut to one length, their best blocks stay, and [`BlockPlan::overflow`] says how many were cut.
     ///
     /// # Errors
     /// [`Error::Value`], [`Error::Shape`] or [`Error::Device`] names the argument that does not fit the others;
@@ -242,8 +242,8 @@ impl<T: Half> SeerGate<T> {
         Ok(plan)
     }
 
-    /// The logits `[batch, q_heads, query blocks, key blocks]`, -inf where a row sees nothing of a block. Allocates; for
-    /// tests and tools.
+    /// The logits `[batch, q_heads, query blocks, key blocks]`, -inf where a row sees nothing of a block. Allocates;
+    /// for tests and tools.
     ///
     /// # Errors
     /// As [`plan`](Self::plan).

@@ -1,8 +1,9 @@
 //! SeerAttention: a learned gate says which blocks a query attends.
 //!
-//! [`SeerGate`] plans a prompt or a chunk of one, [`DecodeGate`] (SeerAttention-R) the newest tokens; [`GateCache`] keeps
-//! the gate vectors of keys between calls. Attention over their plans is [`attention::forward`](crate::attention::forward())
-//! and [`attention::decode`](crate::attention::decode()). [`ground_truth`] is what gates are trained on.
+//! [`SeerGate`] plans a prompt or a chunk of one, [`DecodeGate`] (SeerAttention-R) the newest tokens; [`GateCache`]
+//! keeps the gate vectors of keys between calls. Attention over their plans is
+//! [`attention::forward`](crate::attention::forward()) and [`attention::decode`](crate::attention::decode()).
+//! [`ground_truth`] is what gates are trained on.
 
 mod cache;
 mod config;

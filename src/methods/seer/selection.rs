@@ -13,8 +13,8 @@ pub enum Select {
     Density(f64),
     /// So many best blocks.
     Blocks(usize),
-    /// The fewest best blocks whose probabilities add up to at least this. Where a list serves several heads or queries,
-    /// the largest of their probabilities are divided by their sum first.
+    /// The fewest best blocks whose probabilities add up to at least this. Where a list serves several heads or
+    /// queries, the largest of their probabilities are divided by their sum first.
     TopP(f64),
     /// `max(1, tokens / block_size)` best blocks.
     TokenBudget(usize),
@@ -57,8 +57,8 @@ impl Select {
     }
 }
 
-/// What a gate keeps. Forced blocks (diagonal, sinks, dense rows) are added to what the rule selects: they replace nothing
-/// and are not counted.
+/// What a gate keeps. Forced blocks (diagonal, sinks, dense rows) are added to what the rule selects: they replace
+/// nothing and are not counted.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SelectOptions {
     /// The rule.
@@ -98,7 +98,8 @@ impl DecodeSelectOptions {
     }
 }
 
-/// The part of a row's blocks that gives the lower triangle density `r`: `k` of `n` in every row give `1 - (1 - k/n)^2`.
+/// The part of a row's blocks that gives the lower triangle density `r`: `k` of `n` in every row give `1 - (1 -
+/// k/n)^2`.
 fn fraction(r: f64) -> f64 {
     1.0 - (1.0 - r).sqrt()
 }

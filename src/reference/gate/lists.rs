@@ -9,8 +9,8 @@ pub enum Rule {
     Density(f64),
     /// So many best.
     Blocks(usize),
-    /// The fewest best whose P sum up to at least this part of the sum of all (1 where a list serves one member); all of
-    /// them from 1 on.
+    /// The fewest best whose P sum up to at least this part of the sum of all (1 where a list serves one member); all
+    /// of them from 1 on.
     TopP(f64),
 }
 
@@ -62,8 +62,8 @@ pub struct List {
 }
 
 impl List {
-    /// A list that serves some (head, row) members, given each one's logits (`None`: a block that does not compete); its P
-    /// are the largest of theirs. `kv_blocks` are those of the sequence.
+    /// A list that serves some (head, row) members, given each one's logits (`None`: a block that does not compete);
+    /// its P are the largest of theirs. `kv_blocks` are those of the sequence.
     pub fn new(members: &[Vec<Option<f64>>], forced: Vec<bool>, rule: Rule, kv_blocks: usize) -> Self {
         let mut scores: Vec<Option<f64>> = vec![None; forced.len()];
         for logits in members {

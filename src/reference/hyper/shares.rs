@@ -3,8 +3,8 @@
 use super::super::problem::check_len;
 use crate::error::Result;
 
-/// Shares of the rows of `v` `[heads, len, head_dim]`: `1 + floor(4095 n / n_max)` of each row, `n` being its squared norm
-/// and `n_max` the largest of its head; 1 where all are zeros. Arithmetic in f32 may be off by one.
+/// Shares of the rows of `v` `[heads, len, head_dim]`: `1 + floor(4095 n / n_max)` of each row, `n` being its squared
+/// norm and `n_max` the largest of its head; 1 where all are zeros. Arithmetic in f32 may be off by one.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] for a slice of another size.
